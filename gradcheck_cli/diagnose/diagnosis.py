@@ -1,0 +1,59 @@
+"""Run the rules over a recording."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+from gradcheck_cli.diagnose.limits import Limits
+from gradcheck_cli.diagnose.rule import Rule
+from gradcheck_cli.diagnose.rules import RULES
+from gradcheck_cli.records import Diagnosis, Finding, Location, NotEvaluated, Recording, Severity
+
+
+def diagnose(
+    recording: Recording,
+    limits: Limits | None = None,
+    select: Collection[str] = (),
+    ignore: Collection[str] = (),
+    severities: Mapping[str, Severity] | None = None,
+) -> Diagnosis:
+    """Let every selected rule judge the recording; findings come most severe first, then by code.
+
+    `select` and `ignore` hold codes or their beginnings ("GC1"); no `select` means all. `severities` overrides
+    a code's severity.
+    """
+    outcomes = [
+        outcome
+        for rule in RULES
+        if selected(rule, select, ignore)
+        for outcome in rule.check(recording, limits or Limits())
+    ]
+    overrides = severities or {}
+    findings = [
+        replace(
+            outcome,
+            severity=overrides.get(outcome.code, outcome.severity),
+            location=outcome.location or locate(recording, outcome.layer),
+        )
+        for outcome in outcomes
+        if isinstance(outcome, Finding)
+    ]
+    findings.sort(key=lambda finding: (-finding.severity.rank, finding.code))
+    return Diagnosis(tuple(findings), tuple(o for o in outcomes if isinstance(o, NotEvaluated)))
+
+
+def selected(rule: Rule, select: Collection[str], ignore: Collection[str]) -> bool:
+    """Whether a rule runs: named by `select` (or `select` is empty), and not by `ignore`."""
+    wanted = not select or rule.code.startswith(tuple(select))
+    return wanted and not rule.code.startswith(tuple(ignore))
+
+
+def locate(recording: Recording, layer: str | None) -> Location | None:
+    """The source of the innermost user-defined module around `layer`, or else the entrypoint's."""
+    sources = {module.name: module.source for module in recording.modules if module.source}
+    path = (layer or "").split(".")
+    for length in range(len(path), 0, -1):
+        if location := sources.get(".".join(path[:length])):
+            return location
+    return recording.run.location
