@@ -1,0 +1,106 @@
+"""Recordings as files: `.npz` without pickle, arrays by name and the rest as one JSON document."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gradcheck_cli.errors import RecordingError
+from gradcheck_cli.records import (
+    FORMAT_VERSION,
+    Location,
+    ModuleInfo,
+    ParameterInfo,
+    ParameterStatistics,
+    Probes,
+    Recording,
+    RunInfo,
+    Series,
+)
+
+ARRAYS = {"series": Series, "statistics": ParameterStatistics, "probes": Probes}
+
+
+def dumps(recording: Recording) -> bytes:
+    """A recording as the bytes of an `.npz` file."""
+    arrays = {
+        f"{part}.{field.name}": getattr(getattr(recording, part), field.name)
+        for part, kind in ARRAYS.items()
+        for field in dataclasses.fields(kind)
+    }
+    plain = {
+        "format_version": FORMAT_VERSION,
+        "run": dataclasses.asdict(recording.run),
+        "parameters": [dataclasses.asdict(parameter) for parameter in recording.parameters],
+        "modules": [dataclasses.asdict(module) for module in recording.modules],
+        "nonfinite_input": recording.nonfinite_input,
+    }
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer, plain=np.array(json.dumps(plain)), final_parameter_norm=recording.final_parameter_norm, **arrays
+    )
+    return buffer.getvalue()
+
+
+def loads(content: bytes) -> Recording:
+    """The recording in the bytes of an `.npz` file.
+
+    Raises RecordingError when they are not one, or one of a newer format.
+    """
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            plain = json.loads(str(archive["plain"]))
+            check_version(plain)
+            return assemble(plain, {name: archive[name] for name in archive.files})
+    except (ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError, OSError) as error:
+        raise RecordingError(f"not a recording of gradcheck: {error}", "make one with -o run.npz") from error
+
+
+def load(path: Path) -> Recording:
+    """The recording in a file. Raises RecordingError when there is none that can be read."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise RecordingError(f"cannot read {path}: {error.strerror}", "make a recording with -o run.npz") from error
+    try:
+        return loads(content)
+    except RecordingError as error:
+        raise RecordingError(f"{path}: {error.message}", error.hint) from error
+
+
+def check_version(plain: dict[str, Any]) -> None:
+    version = plain["format_version"]
+    if version > FORMAT_VERSION:
+        raise RecordingError(
+            f"format {version} is newer than this gradcheck reads ({FORMAT_VERSION})", "upgrade gradcheck_cli"
+        )
+
+
+def assemble(plain: dict[str, Any], arrays: dict[str, Any]) -> Recording:
+    """A recording from its JSON document and its arrays."""
+    run = plain["run"]
+    parts = {
+        part: kind(**{field.name: arrays[f"{part}.{field.name}"] for field in dataclasses.fields(kind)})
+        for part, kind in ARRAYS.items()
+    }
+    return Recording(
+        run=RunInfo(**{**run, "notes": tuple(run["notes"]), "location": place(run["location"])}),
+        parameters=tuple(
+            ParameterInfo(**{**entry, "shape": tuple(entry["shape"]), "aliases": tuple(entry["aliases"])})
+            for entry in plain["parameters"]
+        ),
+        modules=tuple(ModuleInfo(**{**entry, "source": place(entry["source"])}) for entry in plain["modules"]),
+        final_parameter_norm=arrays["final_parameter_norm"],
+        nonfinite_input=plain["nonfinite_input"],
+        **parts,
+    )
+
+
+def place(location: dict[str, Any] | None) -> Location | None:
+    return Location(**location) if location else None

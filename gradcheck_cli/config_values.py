@@ -1,0 +1,110 @@
+"""Kinds of values that a setting can have: how each is read, and what it is called in an error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gradcheck_cli.records import Severity
+
+
+@dataclass(frozen=True)
+class Kind:
+    """`read` returns the value in its own type or raises ValueError or TypeError; `words` names what is expected."""
+
+    words: str
+    read: Callable[[Any], Any]
+
+
+def whole_number(minimum: int) -> Kind:
+    """An int of at least `minimum`."""
+
+    def read(value: Any) -> int:
+        if isinstance(value, bool) or int(value) != value or value < minimum:
+            raise ValueError
+        return int(value)
+
+    return Kind(f"a whole number of at least {minimum}", read)
+
+
+def number(above: float) -> Kind:
+    """A finite float greater than `above`. YAML reads 1e-8 as text, so text is tried too."""
+
+    def read(value: Any) -> float:
+        if isinstance(value, bool) or not math.isfinite(float(value)) or float(value) <= above:
+            raise ValueError
+        return float(value)
+
+    return Kind(f"a number above {above:g}", read)
+
+
+def text() -> Kind:
+    """A string."""
+
+    def read(value: Any) -> str:
+        if not isinstance(value, str):
+            raise TypeError
+        return value
+
+    return Kind("a text", read)
+
+
+def choice(*known: str) -> Kind:
+    """One of a few strings."""
+
+    def read(value: Any) -> str:
+        if value not in known:
+            raise ValueError
+        return str(value)
+
+    return Kind("one of " + ", ".join(known), read)
+
+
+def flag() -> Kind:
+    """True or False."""
+
+    def read(value: Any) -> bool:
+        if not isinstance(value, bool):
+            raise TypeError
+        return value
+
+    return Kind("true or false", read)
+
+
+def texts() -> Kind:
+    """A list of strings; a single string is a list of what its commas separate."""
+
+    def read(value: Any) -> tuple[str, ...]:
+        items = value.split(",") if isinstance(value, str) else list(value)
+        if not all(isinstance(item, str) for item in items):
+            raise TypeError
+        return tuple(part.strip() for item in items for part in item.split(",") if part.strip())
+
+    return Kind("a list of texts", read)
+
+
+def mapping() -> Kind:
+    """Names and values."""
+
+    def read(value: Any) -> dict[str, Any]:
+        if not isinstance(value, Mapping):
+            raise TypeError
+        return {str(name): item for name, item in value.items()}
+
+    return Kind("names with values", read)
+
+
+def severities() -> Kind:
+    """Codes and severities."""
+
+    def read(value: Any) -> dict[str, Severity]:
+        return {name: Severity(item) for name, item in mapping().read(value).items()}
+
+    return Kind("codes with error, warning or info", read)
+
+
+def optional(kind: Kind) -> Kind:
+    """The same, or None."""
+    return Kind(kind.words, lambda value: None if value is None else kind.read(value))

@@ -1,0 +1,100 @@
+"""Batches from the user's dataloader, as many as are needed, on the device."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradcheck_cli.drive.usercode import user_code
+from gradcheck_cli.errors import TargetError
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch and its place: `index` within its `epoch`, both from 0."""
+
+    index: int
+    epoch: int
+    data: Any
+
+
+def batches(dataloader: Iterable[Any]) -> Iterator[Batch]:
+    """All batches, epoch after epoch; ends with the data when the dataloader is an iterator that is used up.
+
+    Raises TargetError when there is no first batch, UserCodeError when the dataloader raises.
+    """
+    epoch = 0
+    while True:
+        index = 0
+        for index, data in enumerate(guarded(dataloader, epoch), start=1):
+            yield Batch(index - 1, epoch, data)
+        if index == 0:
+            if epoch == 0:
+                raise TargetError("the dataloader is empty", "it yielded no batch: check the dataset and drop_last")
+            return
+        epoch += 1
+
+
+def guarded(dataloader: Iterable[Any], epoch: int) -> Iterator[Any]:
+    """One pass over the dataloader, its errors made readable."""
+    where = f"the dataloader failed in epoch {epoch}"
+    with user_code(where):
+        iterator = iter(dataloader)
+    for number in range(2**63):
+        with user_code(f"{where}, at batch {number}"):
+            try:
+                data = next(iterator)
+            except StopIteration:
+                return
+        yield data
+
+
+def windows(source: Iterable[Batch], length: int) -> Iterator[list[Batch]]:
+    """Batches in windows of `length` for gradient accumulation; the last window of an epoch may be shorter."""
+    window: list[Batch] = []
+    for batch in source:
+        if window and batch.epoch != window[0].epoch:
+            yield window
+            window = []
+        window.append(batch)
+        if len(window) == length:
+            yield window
+            window = []
+    if window:
+        yield window
+
+
+def move(value: Any, device: torch.device) -> Any:
+    """The same batch with every tensor on `device`: in mappings, sequences, named tuples and dataclasses, nested.
+
+    What has a `to` of its own (transformers' BatchEncoding, say) is asked to move itself.
+    """
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(move(item, device) for item in value))
+    if isinstance(value, (tuple, list)):
+        return type(value)(move(item, device) for item in value)
+    if hasattr(value, "to") and callable(value.to):
+        return value.to(device)
+    if isinstance(value, Mapping):
+        return rebuilt(value, {key: move(item, device) for key, item in value.items()})
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = [entry.name for entry in dataclasses.fields(value) if entry.init]
+        return dataclasses.replace(value, **{name: move(getattr(value, name), device) for name in names})
+    return value
+
+
+def rebuilt(original: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
+    """A mapping of the original's type with these items; a plain dict where its type cannot be made from one."""
+    if type(original) is dict:
+        return items
+    try:
+        return type(original)(items)  # type: ignore[call-arg]
+    except Exception:
+        return items

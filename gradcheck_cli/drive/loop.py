@@ -1,0 +1,78 @@
+"""A training loop as anybody would write it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.amp import GradScaler
+
+from gradcheck_cli.drive.batches import Batch, move, windows
+from gradcheck_cli.drive.devices import autocast
+from gradcheck_cli.drive.usercode import user_code
+from gradcheck_cli.drive.workload import Workload, outline
+from gradcheck_cli.errors import UserCodeError
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How to train: `accumulate` micro-batches a step, clipped at `max_norm` if that is not None."""
+
+    device: torch.device
+    precision: str = "fp32"
+    steps: int = 50
+    accumulate: int = 1
+    max_norm: float | None = None
+
+
+def run(workload: Workload, source: Iterable[Batch], settings: LoopSettings) -> Iterator[int]:
+    """Train for up to `settings.steps` optimizer steps; yields the number of each after it, from 0.
+
+    Raises UserCodeError when the user's code raises, TargetError when its loss cannot be used.
+    """
+    parameters = list(workload.model.parameters())
+    scaler = GradScaler(settings.device.type, enabled=settings.precision == "fp16")
+    for step, window in zip(range(settings.steps), windows(source, settings.accumulate), strict=False):
+        workload.optimizer.zero_grad(set_to_none=True)
+        for batch in window:
+            loss = compute_loss(workload, batch, settings, step)
+            with user_code(f"backward failed in step {step}"):
+                scaler.scale(loss / len(window) if len(window) > 1 else loss).backward()
+        with user_code(f"the optimizer failed in step {step}"):
+            if scaler.is_enabled():
+                scaler.unscale_(workload.optimizer)
+            if settings.max_norm is not None:
+                torch.nn.utils.clip_grad_norm_(parameters, settings.max_norm)
+            scaler.step(workload.optimizer)
+            scaler.update()
+            if workload.scheduler is not None:
+                workload.scheduler.step()
+        yield step
+
+
+def compute_loss(workload: Workload, batch: Batch, settings: LoopSettings, step: int) -> Tensor:
+    """The loss of one micro-batch. Raises UserCodeError when the step raises or its loss cannot be used."""
+    where = f"step {step}, batch {batch.index}" + (f" of epoch {batch.epoch}" if batch.epoch else "")
+    with user_code(f"training failed in {where}", f"the batch is {outline(batch.data)}"):
+        with autocast(settings.device, settings.precision):
+            loss = workload.training_step(workload.model, move(batch.data, settings.device))
+    check_loss(loss, where)
+    return loss
+
+
+def check_loss(loss: object, where: str) -> None:
+    """Raise UserCodeError unless backward can be called on the loss."""
+    if not isinstance(loss, Tensor):
+        raise UserCodeError(f"the loss in {where} is {outline(loss)}, not a tensor", "return the loss tensor itself")
+    if loss.numel() != 1:
+        raise UserCodeError(
+            f"the loss in {where} has shape {tuple(loss.shape)}, not one number",
+            "reduce it: loss.mean(), or reduction='mean'",
+        )
+    if not loss.requires_grad:
+        raise UserCodeError(
+            f"the loss in {where} does not require grad: nothing leads from it back to a parameter",
+            "look for .detach(), .item(), torch.no_grad(), or a loss made of integers or labels only",
+        )

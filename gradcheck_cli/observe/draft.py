@@ -1,0 +1,51 @@
+"""What one step leaves behind before it has come over from the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from gradcheck_cli.observe.probes import Tally
+from gradcheck_cli.observe.transfer import Value
+
+
+@dataclass
+class Draft:
+    """`values` may still be on the device; the rest is known at once.
+
+    `present` lists the parameters that had a gradient. `output_numel` and `gradient_numel` give, by probe, the
+    number of elements behind `values["output.<probe>"]` and `values["gradient.<probe>"]`, in calling order.
+    """
+
+    probing: bool
+    losses: list[Tensor] = field(default_factory=list)
+    values: dict[str, Value] = field(default_factory=dict)
+    present: list[int] = field(default_factory=list)
+    measured: bool = False
+    clipping: bool = False
+    batch: int = -1
+    epoch: int = 0
+    nonfinite_input: str = ""
+    seconds: float = 0.0
+    overhead: float = 0.0
+    output_numel: dict[int, int] = field(default_factory=dict)
+    gradient_numel: dict[int, int] = field(default_factory=dict)
+
+    def add_losses(self) -> None:
+        """Sum the losses of all backward calls: with accumulation, each is already divided by the window's length."""
+        if len(self.losses) == 1:
+            self.values["loss"] = self.losses[0]
+        elif self.losses:
+            self.values["loss"] = torch.stack([loss.float() for loss in self.losses]).sum()
+
+    def add_tallies(self, tallies: dict[int, Tally]) -> None:
+        """Take over what the probes saw."""
+        for probe, tally in tallies.items():
+            if tally.output:
+                self.values[f"output.{probe}"] = torch.stack(tally.output).sum()
+                self.output_numel[probe] = tally.output_numel
+            if tally.gradient:
+                self.values[f"gradient.{probe}"] = torch.stack(tally.gradient).sum()
+                self.gradient_numel[probe] = tally.gradient_numel

@@ -1,0 +1,114 @@
+"""Torch's own hook points, as events: what every training loop passes through, whoever wrote it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import wraps
+from typing import Any, Protocol
+
+import torch
+from torch.amp import GradScaler
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+
+
+class Observer(Protocol):
+    """Who wants to know. Called in the order in which a training step passes these points."""
+
+    def before_backward(self, loss: torch.Tensor) -> None:
+        """`backward` is about to be called on `loss`, which may be multiplied by the loss scale."""
+
+    def after_scale(self, loss: torch.Tensor, scaled: torch.Tensor) -> None:
+        """A GradScaler made `scaled` of `loss`."""
+
+    def after_unscale(self, scaler: GradScaler, optimizer: Optimizer) -> None:
+        """The gradients of `optimizer` have been divided by the loss scale."""
+
+    def before_clip(self) -> None:
+        """Gradients are about to be clipped."""
+
+    def before_update(self, optimizer: Optimizer) -> None:
+        """`optimizer.step` is about to run."""
+
+    def after_update(self, optimizer: Optimizer) -> None:
+        """`optimizer.step` has run."""
+
+    def after_scaler_step(self, optimizer: Optimizer) -> None:
+        """`GradScaler.step` has run, and `optimizer.step` inside it unless the step was skipped."""
+
+
+@contextmanager
+def observed(observer: Observer) -> Iterator[None]:
+    """Report to `observer` for the length of the context; leaves nothing behind, whatever happens inside."""
+    with ExitStack() as undo:
+        for handle in (
+            register_optimizer_step_pre_hook(lambda optimizer, *_: observer.before_update(optimizer)),
+            register_optimizer_step_post_hook(lambda optimizer, *_: observer.after_update(optimizer)),
+        ):
+            undo.callback(handle.remove)
+        undo.enter_context(patched(torch.autograd, "backward", lambda call: reporting_backward(call, observer)))
+        for name in ("clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_"):
+            for home in (torch.nn.utils, torch.nn.utils.clip_grad):
+                if hasattr(home, name):
+                    undo.enter_context(patched(home, name, lambda call: reporting_clip(call, observer)))
+        undo.enter_context(patched(GradScaler, "scale", lambda call: reporting_scale(call, observer)))
+        undo.enter_context(patched(GradScaler, "unscale_", lambda call: reporting_unscale(call, observer)))
+        undo.enter_context(patched(GradScaler, "step", lambda call: reporting_scaler_step(call, observer)))
+        yield
+
+
+@contextmanager
+def patched(home: Any, name: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
+    """Replace `home.name` by `wrap(home.name)` for the length of the context."""
+    original = getattr(home, name)
+    setattr(home, name, wraps(original)(wrap(original)))
+    try:
+        yield
+    finally:
+        setattr(home, name, original)
+
+
+def reporting_backward(call: Callable[..., Any], observer: Observer) -> Callable[..., Any]:
+    def backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
+        for loss in (tensors,) if isinstance(tensors, torch.Tensor) else tensors:
+            observer.before_backward(loss)
+        return call(tensors, *args, **kwargs)
+
+    return backward
+
+
+def reporting_clip(call: Callable[..., Any], observer: Observer) -> Callable[..., Any]:
+    def clip(*args: Any, **kwargs: Any) -> Any:
+        observer.before_clip()
+        return call(*args, **kwargs)
+
+    return clip
+
+
+def reporting_scale(call: Callable[..., Any], observer: Observer) -> Callable[..., Any]:
+    def scale(scaler: GradScaler, outputs: Any) -> Any:
+        scaled = call(scaler, outputs)
+        if scaler.is_enabled() and isinstance(outputs, torch.Tensor):
+            observer.after_scale(outputs, scaled)
+        return scaled
+
+    return scale
+
+
+def reporting_unscale(call: Callable[..., Any], observer: Observer) -> Callable[..., Any]:
+    def unscale_(scaler: GradScaler, optimizer: Optimizer) -> None:
+        call(scaler, optimizer)
+        if scaler.is_enabled():
+            observer.after_unscale(scaler, optimizer)
+
+    return unscale_
+
+
+def reporting_scaler_step(call: Callable[..., Any], observer: Observer) -> Callable[..., Any]:
+    def step(scaler: GradScaler, optimizer: Optimizer, *args: Any, **kwargs: Any) -> Any:
+        result = call(scaler, optimizer, *args, **kwargs)
+        observer.after_scaler_step(optimizer)
+        return result
+
+    return step

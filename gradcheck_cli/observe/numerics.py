@@ -1,0 +1,55 @@
+"""Accurate and cheap reductions over gradients.
+
+Torch's float32 norms accumulate naively on a CPU (-0.27 % at 38.6M elements) and overflow at 1e20. Here every
+element is widened to float64 before it is squared or summed, in blocks that stay in the cache: float32, bf16 and
+fp16 values between 1e-45 and 3e38 can then neither overflow nor vanish, and sums are right to about 1e-12.
+
+Devices without float64 (mps) accumulate in float32: there, values beyond 1e-18 .. 1e18 are out of reach.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from gradcheck_cli.observe.device_numerics import DeviceReducer
+from gradcheck_cli.observe.host_numerics import HostReducer
+from gradcheck_cli.records import Floats
+
+COLUMNS = ("norm", "mean", "std", "max_abs", "zero_fraction", "nonfinite")
+
+
+class Reducer(Protocol):
+    """Statistics of many tensors at once, for tensors of the same shapes step after step."""
+
+    def measure(self, tensors: Sequence[Tensor]) -> Tensor | Floats:
+        """(n, 6) float64, a tensor on the accelerator or an array: the COLUMNS of each tensor.
+
+        `norm` is L2, `std` is over the population (divided by n), `nonfinite` counts elements. Complex
+        tensors are measured by magnitude, sparse ones with their implicit zeros. No host synchronisation on
+        an accelerator, except for sparse gradients, whose number of entries only the device knows.
+        """
+        ...
+
+    def norms(self, tensors: Sequence[Tensor]) -> Tensor | Floats:
+        """(n,) float64: the L2 norm of each tensor."""
+        ...
+
+
+def reducer_for(device: torch.device) -> Reducer:
+    """The reducer for tensors on `device`."""
+    return HostReducer() if device.type == "cpu" else DeviceReducer(device)
+
+
+def sum_of_squares(tensor: Tensor) -> Tensor:
+    """Sum of |x|^2 as a 0-d tensor on the same device, accumulated in float64, without host synchronisation."""
+    flat = torch.view_as_real(tensor).reshape(-1) if tensor.is_complex() else tensor.reshape(-1)
+    wide = torch.float32 if tensor.device.type == "mps" else torch.float64
+    total = torch.zeros((), dtype=wide, device=tensor.device)
+    for block in torch.split(flat, 1 << 19):
+        widened = block.to(wide)
+        total += torch.dot(widened, widened)
+    return total

@@ -1,0 +1,227 @@
+"""Record a training loop step by step, from the events that `hooks` reports.
+
+A step ends with `optimizer.step` (or with `GradScaler.step`, when that skips it). Its gradients are measured once:
+after `unscale_`, before clipping, at the latest before the update. On an accelerator nothing waits for the device:
+what a step leaves behind stays there as a `Draft`, and FLUSH_EVERY drafts come over in one transfer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from time import perf_counter
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.amp import GradScaler
+from torch.optim import Optimizer
+
+from gradcheck_cli.observe.draft import Draft
+from gradcheck_cli.observe.hooks import observed
+from gradcheck_cli.observe.inputs import B, Inputs
+from gradcheck_cli.observe.naming import bears_weights, modules_of, parameters_of
+from gradcheck_cli.observe.numerics import reducer_for
+from gradcheck_cli.observe.probes import Probes
+from gradcheck_cli.observe.store import Store
+from gradcheck_cli.observe.transfer import to_host
+from gradcheck_cli.observe.updates import Updates
+from gradcheck_cli.records import Floats, Recording, RunInfo
+
+FLUSH_EVERY = 16
+ALWAYS_PROBED = 3
+
+
+@dataclass(frozen=True)
+class RecorderSettings:
+    """`probe_every`: probe the first three steps, then every so many; 0 never. `max_rows`: thin beyond that.
+
+    `eager` says that compiled modules run in eager mode, so that they can be probed. The recording ends with the
+    first step whose norm exceeds `stop_above` or whose loss is not finite, unless `keep_going`.
+    """
+
+    probe_every: int = 10
+    max_rows: int = 10_000
+    eager: bool = False
+    stop_above: float | None = None
+    keep_going: bool = False
+
+
+def timed(method: Callable[..., None]) -> Callable[..., None]:
+    """Count the time that an event takes as overhead, and keep autograd out of it."""
+
+    def wrapper(self: Recorder, *args: Any) -> None:
+        began = perf_counter()
+        with torch.no_grad():
+            method(self, *args)
+        self._overhead += perf_counter() - began
+
+    return wrapper
+
+
+class Recorder:
+    """Watches one model and one optimizer while the context is open; `recording` gives what was seen."""
+
+    def __init__(self, model: nn.Module, optimizer: Optimizer, settings: RecorderSettings | None = None) -> None:
+        self._settings = settings or RecorderSettings()
+        self._optimizer = optimizer
+        described = parameters_of(model, optimizer)
+        self._parameters = [info for info, _ in described]
+        self._tensors = [parameter for _, parameter in described]
+        self._trainable = [i for i, parameter in enumerate(self._tensors) if parameter.requires_grad]
+        eager = self._settings.eager
+        self._modules = [(replace(info, compiled=info.compiled and not eager), m) for info, m in modules_of(model)]
+        self._probed = [i for i, (info, m) in enumerate(self._modules) if bears_weights(m) and not info.compiled]
+        self._probes = Probes([self._modules[i][1] for i in self._probed])
+        device = self._tensors[0].device
+        self._gradients, self._weights = reducer_for(device), reducer_for(device)
+        self._flush_every = 1 if device.type == "cpu" else FLUSH_EVERY
+        self._store = Store(self._norms(), self._trainable, self._settings.max_rows)
+        self._unscaled: dict[int, tuple[Tensor, Tensor]] = {}
+        self._inputs = Inputs()
+        self._updates: Updates | None = None
+        self._drafts: list[Draft] = []
+        self._step = 0
+        self._overhead = 0.0
+        self._stack = ExitStack()
+        self.ended = ""
+
+    def __enter__(self) -> Recorder:
+        self._stack.callback(self._probes.detach)
+        self._stack.enter_context(observed(self))
+        self._began = perf_counter()
+        self._begin_step()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def inspect(self, batches: Iterable[B]) -> Iterator[B]:
+        """The same batches; which ones a step took and what was non-finite in them is noted."""
+        return self._inputs.inspect(batches)
+
+    @property
+    def steps(self) -> int:
+        """How many steps have come over from the device."""
+        return self._store.steps
+
+    def latest(self, name: str) -> float:
+        """The newest known value of a series ("loss", "grad_norm", ...)."""
+        return self._store.latest(name)
+
+    def recording(self, run: RunInfo) -> Recording:
+        """Everything recorded so far, as plain values."""
+        self._flush()
+        modules = [info for info, _ in self._modules]
+        return self._store.recording(run, self._parameters, modules, self._probed, self._norms())
+
+    # Events, in the order of a training step.
+
+    @timed
+    def before_backward(self, loss: Tensor) -> None:
+        if torch._C._current_graph_task_id() == -1:  # else reentrant gradient checkpointing, inside a backward
+            _, unscaled = self._unscaled.pop(id(loss), (loss, loss))
+            self._draft.losses.append(unscaled.detach())
+
+    @timed
+    def after_scale(self, loss: Tensor, scaled: Tensor) -> None:
+        self._unscaled[id(scaled)] = (scaled, loss)
+
+    @timed
+    def after_unscale(self, scaler: GradScaler, optimizer: Optimizer) -> None:
+        if optimizer is self._optimizer:
+            found = scaler._per_optimizer_states[id(optimizer)]["found_inf_per_device"].values()
+            self._draft.values["found_inf"] = sum(found, start=torch.zeros(()))
+            self._draft.values["scale"] = scaler._scale.clone()  # type: ignore[union-attr]
+            self._measure()
+
+    @timed
+    def before_clip(self) -> None:
+        self._measure()
+        self._draft.clipping = True
+
+    @timed
+    def before_update(self, optimizer: Optimizer) -> None:
+        if optimizer is self._optimizer:
+            self._measure()
+            self._note_settings()
+            if self._draft.probing:
+                self._updates = Updates([self._tensors[i] for i in self._trainable], self._weights)
+
+    @timed
+    def after_update(self, optimizer: Optimizer) -> None:
+        if optimizer is self._optimizer:
+            if self._updates:
+                self._draft.values.update(self._updates.measure())
+            self._end_step()
+
+    @timed
+    def after_scaler_step(self, optimizer: Optimizer) -> None:
+        if optimizer is self._optimizer and self._draft.measured:  # skipped: no update ended the step
+            self._note_settings()
+            self._end_step()
+
+    def _begin_step(self) -> None:
+        every = self._settings.probe_every
+        self._draft = Draft(probing=every > 0 and (self._step < ALWAYS_PROBED or self._step % every == 0))
+        self._updates = None
+        if self._draft.probing:
+            self._probes.attach()
+
+    def _measure(self) -> None:
+        if self._draft.measured:
+            return
+        gradients = [tensor.grad for tensor in self._tensors]
+        self._draft.present = [i for i, gradient in enumerate(gradients) if gradient is not None]
+        if self._draft.present:
+            self._draft.values["statistics"] = self._gradients.measure([g for g in gradients if g is not None])
+        self._draft.values["weights"] = self._weights.norms([self._tensors[i] for i in self._trainable])
+        self._draft.measured = True
+
+    def _note_settings(self) -> None:
+        if self._draft.clipping:
+            clipped = [self._tensors[i].grad for i in self._draft.present]
+            self._draft.values["clipped"] = self._gradients.norms([g for g in clipped if g is not None])
+        for number, group in enumerate(self._optimizer.param_groups):
+            self._draft.values[f"lr.{number}"] = group["lr"]
+
+    def _end_step(self) -> None:
+        draft = self._draft
+        draft.add_losses()
+        if draft.probing:
+            self._probes.detach()
+            draft.add_tallies(self._probes.tallies)
+            self._overhead += self._probes.seconds
+        self._inputs.move_to(draft)
+        now = perf_counter()
+        draft.seconds, self._began = now - self._began, now
+        draft.overhead, self._overhead = self._overhead, 0.0
+        self._drafts.append(draft)
+        self._step += 1
+        if len(self._drafts) >= self._flush_every:
+            self._flush()
+        self._begin_step()
+
+    def _flush(self) -> None:
+        arrays = iter(to_host([value for draft in self._drafts for value in draft.values.values()]))
+        for draft in self._drafts:
+            values = {name: next(arrays) for name in draft.values}
+            if not self.ended:
+                self._store.add(draft, values)
+                self.ended = self._reason_to_end()
+        self._drafts = []
+
+    def _reason_to_end(self) -> str:
+        loss, norm = self.latest("loss"), self.latest("grad_norm")
+        if self._settings.stop_above is not None and norm > self._settings.stop_above:
+            return "stop-above"
+        nonfinite = loss != loss or abs(loss) == float("inf")
+        return "nonfinite-loss" if nonfinite and not self._settings.keep_going else ""
+
+    def _norms(self) -> Floats:
+        with torch.no_grad():
+            return to_host([self._weights.norms(self._tensors)])[0]

@@ -1,0 +1,29 @@
+"""How far one optimizer step moves each parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gradcheck_cli.observe.numerics import Reducer
+from gradcheck_cli.observe.transfer import Value
+
+
+class Updates:
+    """Holds a copy of the parameters from before the update until `measure`."""
+
+    def __init__(self, parameters: Sequence[Tensor], reducer: Reducer) -> None:
+        self._parameters = list(parameters)
+        self._before = [parameter.detach().clone() for parameter in parameters]
+        self._reducer = reducer
+
+    def measure(self) -> dict[str, Value]:
+        """`updates` (n,): L2 norm of each parameter's change; `largest` (n,): max |p| after it."""
+        torch._foreach_sub_(self._before, self._parameters)
+        updates = self._reducer.norms(self._before)
+        largest = [
+            parameter.abs().max() if parameter.numel() else parameter.new_zeros(()) for parameter in self._parameters
+        ]
+        return {"updates": updates, "largest": torch.stack([value.float() for value in largest])}

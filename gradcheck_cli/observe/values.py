@@ -1,0 +1,15 @@
+"""The real numbers that a gradient holds."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def stored_values(tensor: Tensor) -> Tensor:
+    """The stored values of a strided or sparse, real or complex tensor as a real strided one.
+
+    No copy of a real strided tensor. Complex values become magnitudes, in float64 so that squares cannot overflow.
+    """
+    values = tensor if tensor.layout is torch.strided else tensor.coalesce().values()
+    return values.to(torch.complex128).abs() if values.is_complex() else values

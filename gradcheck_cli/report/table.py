@@ -1,0 +1,28 @@
+"""The report as a person reads it in a terminal."""
+
+from __future__ import annotations
+
+from rich.text import Text
+
+from gradcheck_cli.records import Report
+from gradcheck_cli.report.findings import finding_list, not_evaluated_list
+from gradcheck_cli.report.header import header
+from gradcheck_cli.report.layer_table import extremes, layer_table
+from gradcheck_cli.report.lines import to_string
+from gradcheck_cli.report.verdict import failure, verdict
+from gradcheck_cli.report.view import View
+
+
+def render_table(report: Report, view: View) -> str:
+    """Header, layers, findings and verdict, no line wider than the view; ANSI only if it is in colour."""
+    sections = [
+        header(report, view),
+        layer_table(report.layers, view),
+        extremes(report.layers, view),
+        finding_list(report.diagnosis.findings, view),
+        not_evaluated_list(report.diagnosis.not_evaluated, view),
+        failure(report, view),
+        verdict(report, view),
+    ]
+    lines = [line for section in sections if section for line in [Text(""), *section]]
+    return to_string(lines[1:], view)

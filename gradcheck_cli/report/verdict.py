@@ -1,0 +1,60 @@
+"""The last line: what came of it."""
+
+from __future__ import annotations
+
+from rich.text import Text
+
+from gradcheck_cli.records import Report, Severity
+from gradcheck_cli.report.figures import plural
+from gradcheck_cli.report.lines import SYMBOLS, styled, wrap
+from gradcheck_cli.report.view import View
+
+
+def failure(report: Report, view: View) -> list[Text]:
+    """What the run died of, each line indented."""
+    lines = report.error.expandtabs().splitlines()
+    return [part for line in lines for part in wrap(styled(view.prose(line.rstrip())), view.width, "  ")]
+
+
+def verdict(report: Report, view: View) -> list[Text]:
+    """One sentence, with a sign and a colour that say the same."""
+    sign, style, sentence = judge(report)
+    return wrap(styled(view.prose(f"{sign} {sentence}"), style), view.width, "  ", "")
+
+
+def judge(report: Report) -> tuple[str, str, str]:
+    """Sign, style and sentence."""
+    layers, steps = plural(len(report.layers), "layer"), plural(len(report.series), "step")
+    faults = ", ".join(filter(None, [tally(report, Severity.ERROR), tally(report, Severity.WARNING)]))
+    rest = (tally(report, Severity.INFO, ending=""), skipped(report))
+    if report.error:
+        recorded = f"{faults or 'no error or warning'} up to then" if len(report.series) else "nothing was recorded"
+        return SYMBOLS["error"], "error", f"the run failed after {steps}: {recorded}"
+    if not len(report.series):
+        return SYMBOLS["error"], "error", "no step was recorded, so nothing can be said of the gradients"
+    if faults:
+        worst = "error" if tally(report, Severity.ERROR) else "warning"
+        return SYMBOLS[worst], worst, f"{faults} in {layers} over {steps}" + remarks(*rest)
+    reached = sum(layer.grad_rms > 0 for layer in report.layers)
+    if reached == 0:
+        return SYMBOLS["warning"], "warning", f"gradients reach none of {layers}" + remarks(steps)
+    through = f"all {layers}" if reached == len(report.layers) else f"{reached} of {layers}"
+    return "✓", "ok", f"gradients flow through {through}" + remarks(steps, *rest)
+
+
+def tally(report: Report, severity: Severity, ending: str = "s") -> str:
+    """How many findings of a severity: "2 errors"; empty for none."""
+    number = sum(finding.severity is severity for finding in report.diagnosis.findings)
+    return f"{number} {severity.value}{ending if number > 1 else ''}" if number else ""
+
+
+def skipped(report: Report) -> str:
+    """How many rules could not judge; empty for none."""
+    number = len({rule.code for rule in report.diagnosis.not_evaluated})
+    return f"{number} not evaluated" if number else ""
+
+
+def remarks(*parts: str) -> str:
+    """In brackets, if there are any."""
+    known = ", ".join(filter(None, parts))
+    return f" ({known})" if known else ""

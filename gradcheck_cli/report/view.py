@@ -1,0 +1,44 @@
+"""How a report is to be shown to a person."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from typing import TextIO
+
+TYPOGRAPHY = str.maketrans(
+    {"→": "->", "×": "x", "–": "-", "—": "-", "−": "-", "…": "...", "·": "-", "≥": ">=", "≤": "<=", "±": "+-"}
+    | {"‘": "'", "’": "'", "“": '"', "”": '"', "✓": "ok", "✗": "X", "▲": "!", "•": "-", "─": "-", "█": "#"}
+)
+
+
+@dataclass(frozen=True)
+class View:
+    """`width` in terminal cells. Without `unicode` everything is ASCII.
+
+    `all_layers` folds nothing; `depth` joins the layers that share so many components of their names.
+    """
+
+    width: int = 80
+    color: bool = False
+    unicode: bool = True
+    all_layers: bool = False
+    depth: int | None = None
+
+    @staticmethod
+    def of(stream: TextIO, *, all_layers: bool = False, depth: int | None = None) -> View:
+        """What suits a stream: colour on a terminal unless NO_COLOR is set, ASCII unless its encoding is a UTF."""
+        color = stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        unicode = (getattr(stream, "encoding", None) or "ascii").lower().startswith("utf")
+        width = shutil.get_terminal_size(fallback=(100, 24)).columns
+        return View(width, color, unicode, all_layers, depth)
+
+    def name(self, text: str) -> str:
+        """A name as it is, but whatever would not print is escaped, so that it cannot act on the terminal."""
+        printable = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+        return printable if self.unicode else printable.encode("ascii", "backslashreplace").decode("ascii")
+
+    def prose(self, text: str) -> str:
+        """A sentence: like `name`, except that without `unicode` typographic signs become their ASCII likeness."""
+        return self.name(text if self.unicode else text.translate(TYPOGRAPHY))
