@@ -23,9 +23,7 @@ def build(width: int = 64, scale: float = 255.0, lr: float = 1e-3) -> dict[str, 
     pixels, labels = digits()
     for batch in OUTLIERS:
         pixels[batch * BATCH_SIZE : (batch + 1) * BATCH_SIZE] *= scale
-    model = nn.Sequential(
-        nn.Linear(64, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 10)
-    )
+    model = nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 10))
     return {
         "model": model,
         "dataloader": batches(pixels, labels, BATCH_SIZE, shuffle=False),

@@ -34,6 +34,8 @@ def text_windows(length: int = 64) -> tuple[Tensor, Tensor]:
     return windows[:, :-1].contiguous(), windows[:, 1:].contiguous()
 
 
-def batches(inputs: Tensor, targets: Tensor, batch_size: int = 32, shuffle: bool = True) -> DataLoader[list[Tensor]]:
+def batches(
+    inputs: Tensor, targets: Tensor, batch_size: int = 32, shuffle: bool = True
+) -> DataLoader[tuple[Tensor, ...]]:
     """Full batches of (inputs, targets)."""
     return DataLoader(TensorDataset(inputs, targets), batch_size=batch_size, shuffle=shuffle, drop_last=True)

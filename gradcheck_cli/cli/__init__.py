@@ -1,0 +1,54 @@
+"""The shell: parse, call, write, exit. Torch is imported inside the commands only, so that --help is quick."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+
+import typer
+
+from gradcheck_cli.cli import profile, report, rules
+from gradcheck_cli.cli.messages import show_error
+from gradcheck_cli.errors import GradcheckError
+
+app = typer.Typer(
+    name="gradcheck",
+    help="Gradient diagnostics for PyTorch: which layer, which number, and what to do.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("profile")(profile.profile)
+app.command("report")(report.report)
+app.command("rules")(rules.rules)
+
+
+def print_version(wanted: bool) -> None:
+    """`gradcheck --version`."""
+    if wanted:
+        from gradcheck_cli import __version__
+
+        typer.echo(f"gradcheck {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: bool = typer.Option(False, "--version", callback=print_version, is_eager=True, help="Print the version."),
+) -> None:
+    """Gradient diagnostics for PyTorch: which layer, which number, and what to do."""
+
+
+def main() -> None:
+    """The console script. Exit codes: 0 nothing to report, 1 findings, 2 gradcheck could not do its work."""
+    try:
+        app()
+    except GradcheckError as error:
+        show_error(error)
+        sys.exit(2)
+    except Exception:
+        traceback.print_exc()
+        print(
+            "\ngradcheck failed: this is a bug of gradcheck's, please report it with the lines above", file=sys.stderr
+        )
+        sys.exit(2)

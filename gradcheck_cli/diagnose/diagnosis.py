@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from gradcheck_cli.diagnose.limits import Limits
 from gradcheck_cli.diagnose.rule import Rule
 from gradcheck_cli.diagnose.rules import RULES
+from gradcheck_cli.errors import ConfigError
 from gradcheck_cli.records import Diagnosis, Finding, Location, NotEvaluated, Recording, Severity
 
 
@@ -41,6 +42,13 @@ def diagnose(
     ]
     findings.sort(key=lambda finding: (-finding.severity.rank, finding.code))
     return Diagnosis(tuple(findings), tuple(o for o in outcomes if isinstance(o, NotEvaluated)))
+
+
+def check_codes(codes: Iterable[str]) -> None:
+    """Raise ConfigError for a code, or the beginning of one, that no rule has."""
+    for code in codes:
+        if not any(rule.code.startswith(code) for rule in RULES):
+            raise ConfigError(f"there is no rule {code}", "gradcheck rules lists them")
 
 
 def selected(rule: Rule, select: Collection[str], ignore: Collection[str]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ class Batch:
     data: Any
 
 
-def batches(dataloader: Iterable[Any]) -> Iterator[Batch]:
+def batches(dataloader: Iterable[Any]) -> Generator[Batch, None, None]:
     """All batches, epoch after epoch; ends with the data when the dataloader is an iterator that is used up.
 
     Raises TargetError when there is no first batch, UserCodeError when the dataloader raises.
@@ -76,12 +76,12 @@ def move(value: Any, device: torch.device) -> Any:
     """
     if isinstance(value, Tensor):
         return value.to(device, non_blocking=True)
+    if callable(getattr(value, "to", None)):
+        return value.to(device)
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return type(value)(*(move(item, device) for item in value))
     if isinstance(value, (tuple, list)):
         return type(value)(move(item, device) for item in value)
-    if hasattr(value, "to") and callable(value.to):
-        return value.to(device)
     if isinstance(value, Mapping):
         return rebuilt(value, {key: move(item, device) for key, item in value.items()})
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

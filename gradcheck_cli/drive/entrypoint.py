@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import inspect
@@ -88,8 +89,6 @@ def without_callable(target: str) -> str:
 
 def functions_in(path: Path) -> list[str]:
     """Public functions at the top level of a file, without running it."""
-    import ast
-
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except (SyntaxError, UnicodeDecodeError):
@@ -119,10 +118,10 @@ def check_arguments(function: Callable[..., Any], target: str, arguments: Mappin
         for name, parameter in parameters.items()
         if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
     }
-    if unknown := set(arguments) - named:
-        if not open_ended:
-            takes = f"it takes {', '.join(sorted(named))}" if named else "it takes none"
-            raise TargetError(f"{target} takes no argument {', '.join(sorted(unknown))}", takes)
+    unknown = sorted(set(arguments) - named)
+    if unknown and not open_ended:
+        takes = f"it takes {', '.join(sorted(named))}" if named else "it takes none"
+        raise TargetError(f"{target} takes no argument {', '.join(unknown)}", takes)
     needed = [n for n in named if parameters[n].default is inspect.Parameter.empty and n not in arguments]
     if needed:
         settings = " ".join(f"--set {name}=VALUE" for name in sorted(needed))

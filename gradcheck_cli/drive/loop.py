@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.amp import GradScaler
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from gradcheck_cli.drive.batches import Batch, move, windows
 from gradcheck_cli.drive.devices import autocast
@@ -39,7 +41,7 @@ def run(workload: Workload, source: Iterable[Batch], settings: LoopSettings) -> 
         for batch in window:
             loss = compute_loss(workload, batch, settings, step)
             with user_code(f"backward failed in step {step}"):
-                scaler.scale(loss / len(window) if len(window) > 1 else loss).backward()
+                scaler.scale(loss / len(window) if len(window) > 1 else loss).backward()  # type: ignore[no-untyped-call]
         with user_code(f"the optimizer failed in step {step}"):
             if scaler.is_enabled():
                 scaler.unscale_(workload.optimizer)
@@ -47,8 +49,7 @@ def run(workload: Workload, source: Iterable[Batch], settings: LoopSettings) -> 
                 torch.nn.utils.clip_grad_norm_(parameters, settings.max_norm)
             scaler.step(workload.optimizer)
             scaler.update()
-            if workload.scheduler is not None:
-                workload.scheduler.step()
+            step_scheduler(workload.scheduler, loss)
         yield step
 
 
@@ -60,6 +61,14 @@ def compute_loss(workload: Workload, batch: Batch, settings: LoopSettings, step:
             loss = workload.training_step(workload.model, move(batch.data, settings.device))
     check_loss(loss, where)
     return loss
+
+
+def step_scheduler(scheduler: Any, loss: Tensor) -> None:
+    """Advance the schedule by one optimizer step, if there is one."""
+    if isinstance(scheduler, ReduceLROnPlateau):
+        scheduler.step(loss.detach())
+    elif scheduler is not None:
+        scheduler.step()
 
 
 def check_loss(loss: object, where: str) -> None:

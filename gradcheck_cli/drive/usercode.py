@@ -50,5 +50,5 @@ def chain(error: traceback.TracebackException) -> Iterator[traceback.TracebackEx
 
 def is_users(filename: str) -> bool:
     """Whether a frame's file is the user's own."""
-    internal = filename.startswith("<") or filename.startswith(OWN)
+    internal = filename.startswith(("<", OWN))
     return not internal and "site-packages" not in filename and not filename.startswith(LIBRARIES)

@@ -47,9 +47,8 @@ class Pack:
         is_zero = self.buffer == 0
         if not np.count_nonzero(is_zero):
             return [0] * len(self.indices)
-        return [
-            int(np.count_nonzero(is_zero[i:j])) for i, j in zip(self.starts.tolist(), self.ends.tolist(), strict=True)
-        ]
+        bounds = zip(self.starts.tolist(), self.ends.tolist(), strict=True)
+        return [int(np.count_nonzero(is_zero[i:j])) for i, j in bounds]
 
 
 class HostReducer:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from functools import lru_cache
-from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
@@ -69,13 +67,14 @@ def modules_of(model: nn.Module) -> list[tuple[ModuleInfo, nn.Module]]:
     """Every module once, with its description; `probe` is still None."""
     found = []
     compiled: list[str] = []
+    sources = {kind: source_of(kind) for kind in {type(module) for module in model.modules()}}
     for name, module in model.named_modules():
         if is_compiled(module):
             compiled.append(name)
         if type(module).__name__ == "OptimizedModule":
             continue
         inside = any(not root or name == root or name.startswith(root + ".") for root in compiled)
-        info = ModuleInfo(clean(name), type(module).__name__, compiled=inside, source=source_of(type(module)))
+        info = ModuleInfo(clean(name), type(module).__name__, compiled=inside, source=sources[type(module)])
         found.append((info, module))
     return found
 
@@ -91,8 +90,7 @@ def bears_weights(module: nn.Module) -> bool:
     return (own and type(module).__name__ != "ParametrizationList") or hasattr(module, "parametrizations")
 
 
-@lru_cache  # finding a class means parsing its file
-def source_of(kind: Any) -> Location | None:
+def source_of(kind: type) -> Location | None:
     """Where a class stands, unless a library's: only the user's own code is worth pointing at."""
     try:
         file = inspect.getsourcefile(kind)

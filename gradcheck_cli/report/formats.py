@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 
+from gradcheck_cli import archive
 from gradcheck_cli.errors import OutputError
 from gradcheck_cli.records import Report
 from gradcheck_cli.report.json_document import render_json
@@ -28,8 +28,7 @@ def render_archive(report: Report, view: View) -> bytes:
     """The recording as `.npz`. Raises OutputError where the report has none."""
     if report.recording is None:
         raise OutputError("this report has no recording to save", "choose another format")
-    archive: bytes = import_module("gradcheck_cli.archive").dumps(report.recording)
-    return archive
+    return archive.dumps(report.recording)
 
 
 FORMATS: Mapping[str, Format] = {

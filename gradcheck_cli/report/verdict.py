@@ -24,10 +24,10 @@ def verdict(report: Report, view: View) -> list[Text]:
 
 def judge(report: Report) -> tuple[str, str, str]:
     """Sign, style and sentence."""
-    layers, steps = plural(len(report.layers), "layer"), plural(len(report.series), "step")
+    layers, steps = plural(len(report.layers), "layer"), steps_done(report)
     faults = ", ".join(filter(None, [tally(report, Severity.ERROR), tally(report, Severity.WARNING)]))
     rest = (tally(report, Severity.INFO, ending=""), skipped(report))
-    if report.error:
+    if report.error or report.run.ended == "failed":
         recorded = f"{faults or 'no error or warning'} up to then" if len(report.series) else "nothing was recorded"
         return SYMBOLS["error"], "error", f"the run failed after {steps}: {recorded}"
     if not len(report.series):
@@ -39,7 +39,21 @@ def judge(report: Report) -> tuple[str, str, str]:
     if reached == 0:
         return SYMBOLS["warning"], "warning", f"gradients reach none of {layers}" + remarks(steps)
     through = f"all {layers}" if reached == len(report.layers) else f"{reached} of {layers}"
-    return "✓", "ok", f"gradients flow through {through}" + remarks(steps, *rest)
+    verb = "reach" if flow_in_doubt(report) else "flow through"
+    return "✓", "ok", f"gradients {verb} {through}" + remarks(steps, *rest)
+
+
+def flow_in_doubt(report: Report) -> bool:
+    """Whether a rule on the flow through the layers (GC1xx) has something to say, or could not judge."""
+    diagnosis = report.diagnosis
+    codes = [finding.code for finding in diagnosis.findings] + [rule.code for rule in diagnosis.not_evaluated]
+    return any(code.startswith("GC1") for code in codes)
+
+
+def steps_done(report: Report) -> str:
+    """50 steps, or 32 of 50 steps."""
+    steps, asked = len(report.series), report.run.steps_requested
+    return plural(steps, "step") if steps >= asked else f"{steps:,} of {plural(asked, 'step')}"
 
 
 def tally(report: Report, severity: Severity, ending: str = "s") -> str:

@@ -34,9 +34,7 @@ HOSTILE_NAMES = (
     ":warning: [/]",
     "x" * 100,
 )
-RULE_DOCUMENTATION = (
-    "# {code} {name}\n\n## What it detects\n\nSomething about\n{name}.\n\n## Why it matters\n\nIt does."
-)
+RULE_DOCUMENTATION = "## What it detects\n\nSomething about\n{name}.\n\n## Why it matters\n\nIt does."
 VERSIONS = {"torch": "2.13.0", "python": "3.11.9"}
 
 
@@ -208,7 +206,7 @@ def folded() -> Report:
     for block in range(12):
         parameters |= {f"transformer.h.{block}.{name}.weight": shape for name, shape in parts.items()}
     parameters["transformer.ln_f.weight"] = (64,)
-    norms: dict[str, Any] = {name: 0.01 + index % 7 / 100 for index, name in enumerate(parameters)}
+    norms: dict[str, Any] = {name: 0.0103 + index % 7 / 97 for index, name in enumerate(parameters)}
     norms |= {f"transformer.h.{block}.attn.c_proj.weight": 10.0 ** -(block % 5) for block in range(12)}
     recording = make_recording(
         steps=3,

@@ -36,9 +36,9 @@ import numpy as np
 
 from gradcheck_cli.diagnose.limits import Limits
 from gradcheck_cli.diagnose.rule import Outcome, rule
-from gradcheck_cli.diagnose.statistics import find_spikes
+from gradcheck_cli.diagnose.statistics import Spike, find_spikes
 from gradcheck_cli.diagnose.wording import count, describe_step, list_names, locate_step
-from gradcheck_cli.records import Recording, Severity
+from gradcheck_cli.records import Finding, Ints, Recording, Severity
 
 WINDOW = 128
 EARLIER_STEPS = 20
@@ -70,18 +70,21 @@ def check(recording: Recording, limits: Limits) -> Iterator[Outcome]:
         jump=math.log(JUMP_RATIO),
         jump_from=FEWEST_STEPS - 1,
     )
-    if not spikes:
-        return
-    norms = series.grad_norm[steps]
+    if spikes:
+        yield report(recording, steps, spikes)
+
+
+def report(recording: Recording, steps: Ints, spikes: list[Spike]) -> Finding:
+    series, norms = recording.series, recording.series.grad_norm[steps]
     worst = max(spikes, key=lambda spike: math.log(norms[spike.position]) - spike.median)
     step, norm, median = int(steps[worst.position]), float(norms[worst.position]), math.exp(worst.median)
     drivers = find_drivers(recording, step)
-    others = f", one of {len(spikes)} such steps" if len(spikes) > 1 else ""
     named = [f"{driver['parameter']} ({driver['share']:.0%})" for driver in drivers]
-    driven = f"; driven by {list_names(named, 3)}" if named else ""
-    yield check.finding(
-        f"the gradient norm spikes to {norm:.4g} at {describe_step(series, step)}, {norm / median:.3g} times the median of"
-        f" the steps before it{others}{driven}",
+    driven = f"; driven by {list_names(named[:3])}" if named else ""
+    others = f", one of {len(spikes)} such steps" if len(spikes) > 1 else ""
+    return check.finding(
+        f"the gradient norm spikes to {norm:.4g} at {describe_step(series, step)}, {norm / median:.3g} times the median"
+        f" of the steps before it{others}{driven}",
         f"look at the batch for outliers; clip with clip_grad_norm_(parameters, {2 * median:.2g});"
         " warm up or lower the learning rate",
         step=step,

@@ -70,7 +70,11 @@ def explain_shortness(steps: int, positive: bool) -> str:
     if steps > EARLIER_STEPS:
         return ""
     reason = f"{steps} steps are too few for a median and its spread ({EARLIER_STEPS + 1} are needed)"
-    return f"{reason}: only a loss of {JUMP_RATIO:.0f} times the largest so far would have been seen" if positive else reason
+    return (
+        f"{reason}: only a loss of {JUMP_RATIO:.0f} times the largest so far would have been seen"
+        if positive
+        else reason
+    )
 
 
 def find_on_logs(losses: Floats, least: float) -> list[Spike]:
@@ -88,9 +92,7 @@ def find_on_logs(losses: Floats, least: float) -> list[Spike]:
 
 
 def find_on_values(losses: Floats, least: float) -> list[Spike]:
-    return find_spikes(
-        losses, window=WINDOW, minimum=EARLIER_STEPS, sigmas=SIGMAS, least=lambda median: median + least
-    )
+    return find_spikes(losses, window=WINDOW, minimum=EARLIER_STEPS, sigmas=SIGMAS, least=lambda median: median + least)
 
 
 def report(recording: Recording, steps: Ints, losses: Floats, spikes: list[Spike], least: float) -> Finding:
@@ -98,8 +100,8 @@ def report(recording: Recording, steps: Ints, losses: Floats, spikes: list[Spike
     step, loss = int(steps[worst.position]), float(losses[worst.position])
     others = f", one of {len(spikes)} such steps" if len(spikes) > 1 else ""
     return check.finding(
-        f"the loss spikes to {loss:.4g} at {describe_step(recording.series, step)}, where the median of the steps before"
-        f" it is {worst.median:.4g}{others}",
+        f"the loss spikes to {loss:.4g} at {describe_step(recording.series, step)}, from a median of {worst.median:.4g}"
+        f" over the steps before it{others}",
         "look at the batch for outliers and broken labels; if the gradient spiked just before (GC201), clip it; warm up"
         " or lower the learning rate",
         step=step,

@@ -36,7 +36,7 @@ import numpy as np
 
 from gradcheck_cli.diagnose.limits import Limits
 from gradcheck_cli.diagnose.rule import Outcome, rule
-from gradcheck_cli.diagnose.selection import by_topmost_module, pattern
+from gradcheck_cli.diagnose.selection import by_topmost_module, in_execution_order, pattern
 from gradcheck_cli.diagnose.wording import count, list_names
 from gradcheck_cli.records import Bools, Finding, ParameterInfo, Recording, Severity
 
@@ -54,18 +54,13 @@ def check(recording: Recording, limits: Limits) -> Iterator[Outcome]:
         return
     after = recording.statistics.steps > first
     if int(after.sum()) < FEWEST_STEPS:
-        yield check.skip(
-            f"{count(int(after.sum()), 'step')} recorded after the first update (step {first}), {FEWEST_STEPS} are needed"
-        )
+        recorded = count(int(after.sum()), "step")
+        yield check.skip(f"{recorded} recorded after the first update (step {first}), {FEWEST_STEPS} are needed")
         return
-    is_zero = find_zero(recording, after)
-    trainable = [p for p in recording.parameters if p.requires_grad]
-    weights = [p for p in trainable if len(p.shape) >= 2]
-    dead = [p for p in weights if is_zero[p.name]]
-    for layer, group in by_topmost_module(dead, weights).items():
-        owners = {p.module for p in group} if layer != group[0].name else set()
-        vectors = [p for p in trainable if len(p.shape) < 2 and p.module in owners]
-        yield report(recording, layer, group, vectors, is_zero, after)
+    zero, living = classify(recording, after)
+    weights = [p for p in recording.parameters if p.requires_grad and is_matrix(p)]
+    for layer, group in by_topmost_module([p for p in weights if p.name in zero], weights).items():
+        yield report(recording, layer, group, zero, living, int(after.sum()))
 
 
 def first_update(recording: Recording) -> int | None:
@@ -75,41 +70,43 @@ def first_update(recording: Recording) -> int | None:
     return int(effective[0]) if len(effective) else None
 
 
-def find_zero(recording: Recording, after: Bools) -> dict[str, bool]:
-    """By parameter: whether it had gradients on enough of the rows `after`, all of them exactly zero."""
+def is_matrix(parameter: ParameterInfo) -> bool:
+    return len(parameter.shape) >= 2
+
+
+def classify(recording: Recording, after: Bools) -> tuple[set[str], set[str]]:
+    """The parameters whose gradient is always zero on the rows `after`, and those for which it is not, by name."""
     had = recording.statistics.has_gradient[after]
-    zero = (recording.statistics.max_abs[after] == 0) | ~had
-    dead = zero.all(axis=0) & (had.sum(axis=0) >= FEWEST_STEPS)
-    return {parameter.name: bool(d) for parameter, d in zip(recording.parameters, dead, strict=True)}
+    largest = recording.statistics.max_abs[after]
+    zero = ((largest == 0) | ~had).all(axis=0) & (had.sum(axis=0) >= FEWEST_STEPS)
+    living = (had & (largest > 0)).any(axis=0)
+    names = [parameter.name for parameter in recording.parameters]
+    return {names[i] for i in np.flatnonzero(zero)}, {names[i] for i in np.flatnonzero(living)}
 
 
 def report(
-    recording: Recording,
-    layer: str,
-    group: list[ParameterInfo],
-    vectors: list[ParameterInfo],
-    is_zero: dict[str, bool],
-    after: Bools,
+    recording: Recording, layer: str, group: list[ParameterInfo], zero: set[str], living: set[str], steps: int
 ) -> Finding:
-    names = [p.name for p in group] + [p.name for p in vectors if is_zero[p.name]]
-    alive = [p.name for p in vectors if not is_zero[p.name] and got_gradient(recording, p, after)]
-    spared = spared_siblings(recording, group, is_zero, after)
-    steps = int(after.sum())
-    message = f"{list_names(names)}: the gradient is exactly zero on all of the {steps} recorded steps after the first update"
-    if spared:
-        message += f", while {list_names(spared, 2)} of the same kind get{'s' if len(spared) == 1 else ''} one"
+    owners = {p.module for p in group}
+    vectors = [p.name for p in recording.parameters if p.requires_grad and not is_matrix(p) and p.module in owners]
+    names = [p.name for p in group] + [name for name in vectors if name in zero]
+    alive = [name for name in vectors if name in living]
+    spared = spared_siblings(recording, group, living)
+    while_others = f", while {list_names(spared, 2)} of the same kind {'gets' if len(spared) == 1 else 'get'} one"
     return check.finding(
-        message,
+        f"{list_names(names)}: the gradient is exactly zero on all {steps} recorded steps after the first update"
+        + (while_others if spared else ""),
         choose_hint(recording, alive, spared),
         layer=layer,
         severity=Severity.WARNING if spared else Severity.ERROR,
         evidence={
             "parameters": names,
             "numel": sum(p.numel for p in group),
+            "max_abs": 0.0,
+            "limit": 0.0,
             "steps": steps,
             "fewest_steps": FEWEST_STEPS,
             "first_update": first_update(recording),
-            "max_abs": 0.0,
             "parameters_with_gradient": alive,
             "siblings_with_gradient": spared,
         },
@@ -119,14 +116,14 @@ def report(
 def choose_hint(recording: Recording, alive: list[str], spared: list[str]) -> str:
     if alive:
         cause = (
-            f"{list_names(alive, 2)} does get a gradient, so the input of this layer is exactly zero: look at what comes"
-            " before it (dead ReLUs, a mask, a product with zero)"
+            f"a gradient does reach {list_names(alive, 2)}, so the input of this layer is exactly zero: look at what"
+            " comes before it (dead ReLUs, a mask, a product with zero)"
         )
     elif spared:
         cause = "in a mixture of experts, no input is routed here: add a load-balancing loss; otherwise a dead branch"
     else:
         cause = (
-            "likely dead ReLUs (lower the learning rate, He initialisation, LeakyReLU or GELU), a product with zero or a"
+            "likely dead ReLUs (lower the learning rate, He initialisation, LeakyReLU or GELU), a product with zero, a"
             " mask over everything, or an activation saturated until its slope is exactly 0"
         )
     if recording.run.precision == "fp16" and not recording.run.uses_scaler:
@@ -134,23 +131,14 @@ def choose_hint(recording: Recording, alive: list[str], spared: list[str]) -> st
     return cause
 
 
-def spared_siblings(
-    recording: Recording, group: list[ParameterInfo], is_zero: dict[str, bool], after: Bools
-) -> list[str]:
+def spared_siblings(recording: Recording, group: list[ParameterInfo], living: set[str]) -> list[str]:
     """Like-named weights that do get a gradient, if the backward pass also goes on to layers before this one.
 
     Where all before is dead too, this is no spare part of the model but the place where its gradient ends.
     """
     kinds = {pattern(p.name) for p in group}
-    living = [p for p in recording.parameters if not is_zero[p.name] and got_gradient(recording, p, after)]
-    siblings = [p.name for p in living if len(p.shape) >= 2 and pattern(p.name) in kinds]
-    order = {module.name: module.probe for module in recording.modules if module.probe is not None}
-    place = min((order[p.module] for p in group if p.module in order), default=None)
-    goes_on = place is None or any(order.get(p.module, place) < place for p in living)
+    siblings = [p.name for p in recording.parameters if is_matrix(p) and p.name in living and pattern(p.name) in kinds]
+    order = in_execution_order(recording, dict.fromkeys(p.module for p in recording.parameters))
+    before = order[: min(order.index(p.module) for p in group)]
+    goes_on = any(p.module in before for p in recording.parameters if p.name in living)
     return siblings if goes_on else []
-
-
-def got_gradient(recording: Recording, parameter: ParameterInfo, after: Bools) -> bool:
-    column = recording.parameters.index(parameter)
-    largest = recording.statistics.max_abs[after, column]
-    return parameter.requires_grad and bool((largest > 0).any())

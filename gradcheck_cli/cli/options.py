@@ -1,0 +1,125 @@
+"""Options that commands share, declared once. None means: not given, so the configuration or the default decides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from gradcheck_cli.errors import ConfigError
+
+RUN, MEASURE, JUDGE, OUTPUT = "What to run", "What to measure", "What to report", "Where to"
+
+Target = Annotated[str, typer.Argument(help="path/to/file.py:callable or package.module:callable.", show_default=False)]
+Steps = Annotated[int | None, typer.Option(help="Optimizer steps to run. [default: 50]", rich_help_panel=RUN)]
+Device = Annotated[
+    str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps. [default: auto]", rich_help_panel=RUN)
+]
+Precision = Annotated[
+    str | None, typer.Option(help="fp32, bf16 or fp16, by autocast. [default: fp32]", rich_help_panel=RUN)
+]
+Accumulate = Annotated[
+    int | None, typer.Option(metavar="K", help="Micro-batches per optimizer step. [default: 1]", rich_help_panel=RUN)
+]
+Clip = Annotated[
+    float | None, typer.Option(metavar="MAX_NORM", help="Clip the global gradient norm.", rich_help_panel=RUN)
+]
+Seed = Annotated[int | None, typer.Option(help="Seed for Python, NumPy and torch. [default: 0]", rich_help_panel=RUN)]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Argument for the callable, read as YAML.", rich_help_panel=RUN),
+]
+OptimizerName = Annotated[
+    str | None,
+    typer.Option(
+        "--optimizer", metavar="NAME", help="One of torch.optim, instead of the target's.", rich_help_panel=RUN
+    ),
+]
+LearningRate = Annotated[float | None, typer.Option("--lr", help="Its learning rate.", rich_help_panel=RUN)]
+Checkpoint = Annotated[str | None, typer.Option(metavar="FILE", help="Load these weights first.", rich_help_panel=RUN)]
+Eval = Annotated[
+    bool | None, typer.Option("--eval", help="Keep the model in eval mode.", rich_help_panel=RUN, show_default=False)
+]
+Eager = Annotated[
+    bool | None,
+    typer.Option("--eager", help="Run compiled modules uncompiled.", rich_help_panel=RUN, show_default=False),
+]
+ProbeEvery = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Look into modules every N steps. [default: 10]", rich_help_panel=MEASURE),
+]
+MaxRecordedSteps = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Thin per-layer rows beyond. [default: 10000]", rich_help_panel=MEASURE),
+]
+StopAbove = Annotated[
+    float | None, typer.Option(metavar="NORM", help="End at the first larger gradient norm.", rich_help_panel=MEASURE)
+]
+KeepGoing = Annotated[
+    bool | None,
+    typer.Option("--keep-going", help="Go on after a non-finite loss.", rich_help_panel=MEASURE, show_default=False),
+]
+Large = Annotated[
+    float | None, typer.Option(metavar="NORM", help="Threshold of GC107. [default: 100]", rich_help_panel=JUDGE)
+]
+Tiny = Annotated[
+    float | None, typer.Option(metavar="NORM", help="Threshold of GC108. [default: 1e-8]", rich_help_panel=JUDGE)
+]
+Select = Annotated[
+    list[str] | None, typer.Option(metavar="CODES", help="Only these rules (GC1, GC203).", rich_help_panel=JUDGE)
+]
+Ignore = Annotated[list[str] | None, typer.Option(metavar="CODES", help="Not these rules.", rich_help_panel=JUDGE)]
+FailOn = Annotated[
+    str | None,
+    typer.Option(help="error, warning or never: what makes the exit code 1. [default: error]", rich_help_panel=JUDGE),
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Instead of gradcheck.yaml or pyproject.toml.", rich_help_panel=JUDGE),
+]
+Format = Annotated[
+    str | None,
+    typer.Option("-f", "--format", help="table or json, on stdout. [default: table]", rich_help_panel=OUTPUT),
+]
+Output = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-o", "--output", metavar="PATH", help="Also to this .json, .txt or .npz file.", rich_help_panel=OUTPUT
+    ),
+]
+Save = Annotated[
+    str | None,
+    typer.Option(metavar="RUN.npz", help="Keep the recording, for `gradcheck report`.", rich_help_panel=OUTPUT),
+]
+AllLayers = Annotated[bool, typer.Option("--all", help="Fold no layers.", rich_help_panel=OUTPUT, show_default=False)]
+Depth = Annotated[
+    int | None, typer.Option(min=1, help="Join layers by so many parts of their names.", rich_help_panel=OUTPUT)
+]
+Quiet = Annotated[
+    bool | None,
+    typer.Option("-q", "--quiet", help="No progress, no notices.", rich_help_panel=OUTPUT, show_default=False),
+]
+
+
+def given(**flags: Any) -> dict[str, Any]:
+    """The flags that were given, under the names of `Settings`."""
+    flags["set"] = read_assignments(flags.pop("set", None))
+    flags["output"] = (flags.pop("output", None) or []) + ([flags["save"]] if flags.get("save") else [])
+    flags.pop("save", None)
+    return {name: value for name, value in flags.items() if value not in (None, [], {})}
+
+
+def read_assignments(assignments: list[str] | None) -> dict[str, Any]:
+    """`name=value` texts as names and YAML values. Raises ConfigError for one without a name or with broken YAML."""
+    values = {}
+    for assignment in assignments or []:
+        name, equals, value = assignment.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"--set {assignment} is not NAME=VALUE", "write --set hidden=256, say")
+        try:
+            values[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {assignment}: the value is no YAML", "quote it: --set name='[1, 2]'") from error
+    return values

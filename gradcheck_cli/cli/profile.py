@@ -1,0 +1,83 @@
+"""gradcheck profile"""
+
+from __future__ import annotations
+
+import typer
+
+from gradcheck_cli.cli import options as o
+from gradcheck_cli.cli.messages import progress_bar, show_error
+from gradcheck_cli.cli.output import check_outputs, publish
+from gradcheck_cli.cli.streams import reserve_stdout
+from gradcheck_cli.config import load_settings
+
+
+def profile(
+    target: o.Target,
+    steps: o.Steps = None,
+    device: o.Device = None,
+    precision: o.Precision = None,
+    accumulate: o.Accumulate = None,
+    clip: o.Clip = None,
+    seed: o.Seed = None,
+    set_: o.Set = None,
+    optimizer: o.OptimizerName = None,
+    lr: o.LearningRate = None,
+    checkpoint: o.Checkpoint = None,
+    eval_: o.Eval = None,
+    eager: o.Eager = None,
+    probe_every: o.ProbeEvery = None,
+    max_recorded_steps: o.MaxRecordedSteps = None,
+    stop_above: o.StopAbove = None,
+    keep_going: o.KeepGoing = None,
+    large: o.Large = None,
+    tiny: o.Tiny = None,
+    select: o.Select = None,
+    ignore: o.Ignore = None,
+    fail_on: o.FailOn = None,
+    config: o.Config = None,
+    format_: o.Format = None,
+    output: o.Output = None,
+    save: o.Save = None,
+    all_layers: o.AllLayers = False,
+    depth: o.Depth = None,
+    quiet: o.Quiet = None,
+) -> None:
+    """Run a few training steps, measure gradients layer by layer, and say which layers are sick and why."""
+    flags = o.given(
+        steps=steps,
+        device=device,
+        precision=precision,
+        accumulate=accumulate,
+        clip=clip,
+        seed=seed,
+        set=set_,
+        optimizer=optimizer,
+        lr=lr,
+        checkpoint=checkpoint,
+        eval=eval_,
+        eager=eager,
+        probe_every=probe_every,
+        max_recorded_steps=max_recorded_steps,
+        stop_above=stop_above,
+        keep_going=keep_going,
+        large=large,
+        tiny=tiny,
+        select=select,
+        ignore=ignore,
+        fail_on=fail_on,
+        format=format_,
+        output=output,
+        save=save,
+        quiet=quiet,
+    )
+    settings = load_settings(flags, config)
+    check_outputs(settings)
+    stdout = reserve_stdout()
+    from gradcheck_cli import pipeline
+
+    with progress_bar(settings.quiet) as watch:
+        report, error = pipeline.profile(target, settings, watch)
+    publish(report, settings, stdout, all_layers, depth)
+    if error:
+        show_error(error)
+    raise typer.Exit(report.exit_code)

@@ -1,0 +1,50 @@
+"""gradcheck report"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gradcheck_cli.cli import options as o
+from gradcheck_cli.cli.output import check_outputs, publish
+from gradcheck_cli.cli.streams import reserve_stdout
+from gradcheck_cli.config import load_settings
+
+Run = Annotated[Path, typer.Argument(help="A recording, made with -o run.npz.", show_default=False)]
+
+
+def report(
+    run: Run,
+    large: o.Large = None,
+    tiny: o.Tiny = None,
+    select: o.Select = None,
+    ignore: o.Ignore = None,
+    fail_on: o.FailOn = None,
+    config: o.Config = None,
+    format_: o.Format = None,
+    output: o.Output = None,
+    all_layers: o.AllLayers = False,
+    depth: o.Depth = None,
+    quiet: o.Quiet = None,
+) -> None:
+    """Judge and show a recorded run again, without running anything."""
+    flags = o.given(
+        large=large,
+        tiny=tiny,
+        select=select,
+        ignore=ignore,
+        fail_on=fail_on,
+        format=format_,
+        output=output,
+        quiet=quiet,
+    )
+    settings = load_settings(flags, config)
+    check_outputs(settings)
+    from gradcheck_cli.archive import load
+    from gradcheck_cli.judgement import make_report
+
+    judged = make_report("profile", load(run), settings)
+    publish(judged, settings, reserve_stdout(), all_layers, depth)
+    raise typer.Exit(judged.exit_code)

@@ -1,0 +1,73 @@
+"""# GC204 gradient-growth
+
+## What it detects
+
+Gradient norms that rise steadily, by more than a factor of ten over the run.
+
+## Why it matters
+
+Norms of a healthy run fall or level off within the first steps, and may rise by tens of percent later on. Growth
+without end means that the network grows ever more sensitive: weights that blow up, logits that drift, a recurrent part
+that becomes unstable. It often comes long before the loss shows anything.
+
+## How to fix
+
+1. Lower the learning rate, or let it decay.
+2. Clip the gradient at the norm of the early, stable part of the run.
+3. Use weight decay, and normalise what grows (QK-norm, logit soft-capping, LayerNorm).
+4. See which layers grow: their weights (GC306), or their gradients in the layer table.
+
+## How it decides
+
+On log10 of the norm before clipping, over steps that are finite, not zero and not skipped by a GradScaler: the
+Theil-Sen slope (Sen 1968) times the length exceeds 1 decade, and the Mann-Kendall test for a monotone trend gives
+p < 0.01. Long runs are first condensed to 500 medians of consecutive steps. Being a median of slopes, it ignores
+spikes, and a rise within the first few steps that then stays, as after a zero initialisation. Not evaluated with fewer
+than 20 such steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from gradcheck_cli.diagnose.limits import Limits
+from gradcheck_cli.diagnose.rule import Outcome, rule
+from gradcheck_cli.diagnose.statistics import condense, mann_kendall, theil_sen
+from gradcheck_cli.diagnose.wording import count
+from gradcheck_cli.records import Recording, Severity
+
+FEWEST_STEPS = 20
+DECADES = 1.0
+SIGNIFICANCE = 0.01
+
+
+@rule("GC204", "gradient-growth", Severity.WARNING)
+def check(recording: Recording, limits: Limits) -> Iterator[Outcome]:
+    series = recording.series
+    norms = series.grad_norm[np.isfinite(series.grad_norm) & (series.grad_norm > 0) & ~series.skipped]
+    if len(norms) < FEWEST_STEPS:
+        yield check.skip(f"{count(len(norms), 'step')} with a finite gradient norm, {FEWEST_STEPS} are needed")
+        return
+    logs = condense(np.log10(norms))
+    decades = theil_sen(logs) * (len(logs) - 1)
+    trend = mann_kendall(logs)
+    if not decades > DECADES or not trend.p < SIGNIFICANCE:
+        return
+    first, last = float(np.median(norms[:3])), float(np.median(norms[-3:]))
+    yield check.finding(
+        f"gradient norms grow steadily by {decades:.2f} decades over {len(norms)} steps, from {first:.4g} to {last:.4g}"
+        f" (p = {trend.p:.2g})",
+        f"lower the learning rate or let it decay; clip with clip_grad_norm_(parameters, {first:.2g}); use weight decay"
+        " and normalise what grows",
+        evidence={
+            "decades": decades,
+            "limit": DECADES,
+            "trend_p": trend.p,
+            "significance": SIGNIFICANCE,
+            "first": first,
+            "last": last,
+            "steps": len(norms),
+        },
+    )

@@ -1,0 +1,159 @@
+"""The commands without their shell: drive a workload, observe it, diagnose what was seen, make a report."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from gradcheck_cli import __version__
+from gradcheck_cli.config import Settings
+from gradcheck_cli.diagnose.diagnosis import check_codes
+from gradcheck_cli.drive import entrypoint
+from gradcheck_cli.drive.batches import batches
+from gradcheck_cli.drive.devices import choose_device, load_checkpoint, seed_everything
+from gradcheck_cli.drive.interrupt import deferred_interrupt
+from gradcheck_cli.drive.loop import LoopSettings, run
+from gradcheck_cli.drive.workload import Workload, make_workload
+from gradcheck_cli.errors import GradcheckError
+from gradcheck_cli.judgement import make_report
+from gradcheck_cli.observe.recorder import Recorder, RecorderSettings
+from gradcheck_cli.records import Recording, Report, RunInfo
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is: steps done of `steps`, and the newest loss and gradient norm that are known."""
+
+    done: int
+    steps: int
+    loss: float
+    grad_norm: float
+
+
+Watcher = Callable[[Progress], None]
+
+
+def ignore(progress: Progress) -> None:
+    """Watch nothing."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was recorded, and the user's error that cut it short, if any."""
+
+    recording: Recording
+    error: GradcheckError | None = None
+
+
+def profile(target: str, settings: Settings, watch: Watcher = ignore) -> tuple[Report, GradcheckError | None]:
+    """Run the target and report on its gradients; the error is the one that ended the run early, if any did.
+
+    Raises GradcheckError when nothing could be recorded at all.
+    """
+    outcome = record(target, settings, watch)
+    return make_report("profile", outcome.recording, settings, outcome.error), outcome.error
+
+
+def record(target: str, settings: Settings, watch: Watcher) -> Outcome:
+    """Load the target and record `settings.steps` optimizer steps of it."""
+    for codes in (settings.select, settings.ignore, settings.severity):
+        check_codes(codes)
+    device = choose_device(settings.device)
+    seed_everything(settings.seed)
+    function = entrypoint.find(target)
+    workload = make_workload(entrypoint.call(function, target, settings.set), settings.optimizer, settings.lr)
+    if settings.checkpoint:
+        load_checkpoint(workload.model, Path(settings.checkpoint))
+    workload.move_to(device)
+    workload.model.train(not settings.eval)
+    described = replace(describe(target, settings, device, workload), location=entrypoint.location_of(function))
+    return watch_training(workload, device, settings, described, watch)
+
+
+def watch_training(
+    workload: Workload, device: torch.device, settings: Settings, described: RunInfo, watch: Watcher
+) -> Outcome:
+    """Train under a recorder until the steps are done or something ends the run."""
+    recorder = Recorder(workload.model, workload.optimizer, recorder_settings(settings))
+    loop = LoopSettings(device, settings.precision, settings.steps, settings.accumulate, settings.clip)
+    ended, error = "", None
+    with ExitStack() as stack:
+        interrupt = stack.enter_context(deferred_interrupt())
+        if settings.eager:
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(recorder)
+        source = stack.enter_context(closing(batches(workload.dataloader)))
+        try:
+            for _ in run(workload, recorder.inspect(source), loop):
+                watch(Progress(recorder.steps, settings.steps, recorder.latest("loss"), recorder.latest("grad_norm")))
+                if recorder.ended or interrupt.requested:
+                    break
+        except KeyboardInterrupt:
+            interrupt.requested = True
+        except GradcheckError as failure:
+            ended, error = "failed", failure
+    ended = ended or ("interrupted" if interrupt.requested else "")
+    return finish(recorder, described, settings, ended, error)
+
+
+def finish(
+    recorder: Recorder, described: RunInfo, settings: Settings, ended: str, error: GradcheckError | None
+) -> Outcome:
+    """What was recorded, with how it ended. Raises the error when it came before the first step."""
+    recording = recorder.recording(described)
+    if error and not recording.steps:
+        raise error
+    short = "data-exhausted" if recording.steps < settings.steps else "completed"
+    notes = described.notes + compiled_note(recording)
+    run_info = replace(described, ended=ended or recorder.ended or short, notes=notes)
+    return Outcome(replace(recording, run=run_info), error)
+
+
+def recorder_settings(settings: Settings) -> RecorderSettings:
+    """The part of the settings that is about recording."""
+    return RecorderSettings(
+        probe_every=settings.probe_every,
+        max_rows=settings.max_recorded_steps,
+        eager=settings.eager,
+        stop_above=settings.stop_above,
+        keep_going=settings.keep_going,
+    )
+
+
+def describe(target: str, settings: Settings, device: torch.device, workload: Workload) -> RunInfo:
+    """What is about to run."""
+    versions = {
+        "gradcheck": __version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+    return RunInfo(
+        target=target,
+        device=str(device),
+        precision=settings.precision,
+        seed=settings.seed,
+        accumulate=settings.accumulate,
+        max_norm=settings.clip,
+        steps_requested=settings.steps,
+        training=not settings.eval,
+        has_optimizer=workload.has_optimizer,
+        optimizer=type(workload.optimizer).__name__ if workload.has_optimizer else "",
+        uses_scaler=settings.precision == "fp16",
+        notes=workload.notes,
+        versions=versions,
+        threads=torch.get_num_threads(),
+    )
+
+
+def compiled_note(recording: Recording) -> tuple[str, ...]:
+    """What compilation hides, if anything."""
+    if not any(module.compiled for module in recording.modules):
+        return ()
+    return ("torch.compile hides activations: parameters are measured, modules are not (--eager runs uncompiled)",)

@@ -1,0 +1,34 @@
+"""What the renderers print, byte for byte. `OVERWRITE_GOLDEN=1 pytest tests/report` writes the files anew."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from gradcheck_cli import __version__
+from gradcheck_cli.report.formats import render
+from gradcheck_cli.report.view import View
+from tests.report.reports import REPORTS
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+VIEWS = {
+    "table-80.txt": ("table", View(width=80)),
+    "table-140.txt": ("table", View(width=140)),
+    "table-ascii.txt": ("table", View(width=100, unicode=False)),
+    "json": ("json", View()),
+}
+
+
+@pytest.mark.parametrize("suffix", VIEWS)
+@pytest.mark.parametrize("name", REPORTS)
+def test_output_is_the_golden_file(name: str, suffix: str) -> None:
+    format_name, view = VIEWS[suffix]
+    rendered = render(REPORTS[name], format_name, view)
+    assert isinstance(rendered, str)
+    rendered = rendered.replace(f'"version": "{__version__}"', '"version": "VERSION"')
+    path = GOLDEN / f"{name}.{suffix}"
+    if os.environ.get("OVERWRITE_GOLDEN"):
+        path.write_text(rendered, encoding="utf-8", newline="\n")
+    assert rendered == path.read_text(encoding="utf-8")
