@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from gradcheck_cli.config_files import ConfigFile, find_configs
 from gradcheck_cli.config_values import (
     Kind,
     choice,
@@ -19,6 +16,7 @@ from gradcheck_cli.config_values import (
     mapping,
     number,
     optional,
+    paths,
     severities,
     text,
     texts,
@@ -26,11 +24,6 @@ from gradcheck_cli.config_values import (
 )
 from gradcheck_cli.errors import ConfigError
 from gradcheck_cli.records import Severity
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 
 def setting(default: Any, kind: Kind) -> Any:
@@ -65,7 +58,7 @@ class Settings:
     severity: Mapping[str, Severity] = field(default_factory=dict, metadata={"kind": severities()})
     fail_on: str = setting("error", choice("error", "warning", "never"))
     format: str = setting("table", text())
-    output: tuple[str, ...] = setting((), texts())
+    output: tuple[str, ...] = setting((), paths())
     quiet: bool = setting(False, flag())
 
 
@@ -73,81 +66,32 @@ KINDS: dict[str, Kind] = {entry.name: entry.metadata["kind"] for entry in fields
 
 
 def load_settings(flags: Mapping[str, Any], config: Path | None = None) -> Settings:
-    """Settings from the flags that were given, a configuration file, and defaults.
+    """Settings from the flags that were given, the configuration files, and defaults.
 
-    `config` names the file; without it gradcheck.yaml, then pyproject.toml, of the working directory are looked
-    at. Raises ConfigError for a file that cannot be read, and for a key or value that is not known, with its line.
+    `config` names the only file to read; without it those of the working directory are: gradcheck.yaml, and below
+    it pyproject.toml. Raises ConfigError for a file that cannot be read, and for a key or value that is not known,
+    with its line.
     """
-    values = dict(read_config(config))
-    values.update({name: check(name, value, f"--{name.replace('_', '-')}") for name, value in flags.items()})
-    return Settings(**values)
+    values: dict[str, Any] = {}
+    for file in find_configs(config):
+        values.update(check_all(file))
+    checked = {name: check(name, value, f"--{name.replace('_', '-')}") for name, value in flags.items()}
+    if "set" in checked:
+        checked["set"] = {**values.get("set", {}), **checked["set"]}
+    return Settings(**{**values, **checked})
 
 
-def read_config(config: Path | None) -> dict[str, Any]:
-    """The checked values of the configuration file, if there is one."""
-    if config is not None:
-        return read_toml(config) if config.suffix == ".toml" else read_yaml(config)
-    if Path("gradcheck.yaml").is_file():
-        return read_yaml(Path("gradcheck.yaml"))
-    return read_toml(Path("pyproject.toml")) if Path("pyproject.toml").is_file() else {}
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The checked values of a YAML file."""
-    source = read_source(path)
-    try:
-        content = yaml.safe_load(source)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}{line}: {getattr(error, 'problem', None) or error}", "mend the YAML") from error
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise ConfigError(
-            f"{path}: expected keys and values, found {type(content).__name__}", "write `steps: 100`, say"
-        )
-    return check_all(content, path, source)
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """The checked values of [tool.gradcheck] in a TOML file."""
-    source = read_source(path)
-    try:
-        content = tomllib.loads(source)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: {error}", "mend the TOML") from error
-    return check_all(content.get("tool", {}).get("gradcheck", {}), path, source)
-
-
-def read_source(path: Path) -> str:
-    """The text of a configuration file."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {path}: {error}", "--config takes a YAML or TOML file") from error
-
-
-def check_all(content: Mapping[Any, Any], path: Path, source: str) -> dict[str, Any]:
+def check_all(file: ConfigFile) -> dict[str, Any]:
     """The values by the names of Settings; raises ConfigError with the line of a key that does not fit."""
     checked = {}
-    for key, value in content.items():
-        where = f"{path}{line_of(str(key), source)}"
+    for key, value in file.values.items():
         name = str(key).replace("-", "_")
         if name not in KINDS:
             close = difflib.get_close_matches(name, KINDS, 1)
             hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(KINDS)}"
-            raise ConfigError(f"{where}: unknown key {key!r}", hint)
-        checked[name] = check(name, value, f"{where}: {key}")
+            raise ConfigError(f"{file.where(key)}: unknown key {key!r}", hint)
+        checked[name] = check(name, value, f"{file.where(key)}: {key}")
     return checked
-
-
-def line_of(key: str, source: str) -> str:
-    """ ":12" for the first line that sets the key, "" if none does."""
-    for number_, line in enumerate(source.splitlines(), start=1):
-        if re.match(rf"""\s*["']?{re.escape(key)}["']?\s*[:=]""", line):
-            return f":{number_}"
-    return ""
 
 
 def check(name: str, value: Any, where: str) -> Any:
@@ -155,5 +99,5 @@ def check(name: str, value: Any, where: str) -> Any:
     kind = KINDS[name]
     try:
         return kind.read(value)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{where} must be {kind.words}, not {value!r}", str(error)) from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ConfigError(f"{where} must be {kind.words}, not {value!r}") from error

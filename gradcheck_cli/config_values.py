@@ -12,7 +12,10 @@ from gradcheck_cli.records import Severity
 
 @dataclass(frozen=True)
 class Kind:
-    """`read` returns the value in its own type or raises ValueError or TypeError; `words` names what is expected."""
+    """`read` gives a value in its own type, or raises ValueError, TypeError or OverflowError.
+
+    `words` names what it expects.
+    """
 
     words: str
     read: Callable[[Any], Any]
@@ -30,10 +33,10 @@ def whole_number(minimum: int) -> Kind:
 
 
 def number(above: float) -> Kind:
-    """A finite float greater than `above`. YAML reads 1e-8 as text, so text is tried too."""
+    """A finite float greater than `above`."""
 
     def read(value: Any) -> float:
-        if isinstance(value, bool) or not math.isfinite(float(value)) or float(value) <= above:
+        if isinstance(value, (bool, str)) or not math.isfinite(float(value)) or float(value) <= above:
             raise ValueError
         return float(value)
 
@@ -83,6 +86,18 @@ def texts() -> Kind:
         return tuple(part.strip() for item in items for part in item.split(",") if part.strip())
 
     return Kind("a list of texts", read)
+
+
+def paths() -> Kind:
+    """A list of paths; a single string is one path, whatever is in it."""
+
+    def read(value: Any) -> tuple[str, ...]:
+        items = [value] if isinstance(value, str) else list(value)
+        if not all(isinstance(item, str) for item in items):
+            raise TypeError
+        return tuple(items)
+
+    return Kind("a list of paths", read)
 
 
 def mapping() -> Kind:

@@ -13,15 +13,14 @@ import torch
 
 from gradcheck_cli import __version__
 from gradcheck_cli.config import Settings
-from gradcheck_cli.diagnose.diagnosis import check_codes
 from gradcheck_cli.drive import entrypoint
-from gradcheck_cli.drive.batches import batches
+from gradcheck_cli.drive.batches import windows
 from gradcheck_cli.drive.devices import choose_device, load_checkpoint, seed_everything
 from gradcheck_cli.drive.interrupt import deferred_interrupt
 from gradcheck_cli.drive.loop import LoopSettings, run
 from gradcheck_cli.drive.workload import Workload, make_workload
-from gradcheck_cli.errors import GradcheckError
-from gradcheck_cli.judgement import make_report
+from gradcheck_cli.errors import GradcheckError, TargetError
+from gradcheck_cli.judgement import check_selection, make_report
 from gradcheck_cli.observe.recorder import Recorder, RecorderSettings
 from gradcheck_cli.records import Recording, Report, RunInfo
 
@@ -62,16 +61,15 @@ def profile(target: str, settings: Settings, watch: Watcher = ignore) -> tuple[R
 
 def record(target: str, settings: Settings, watch: Watcher) -> Outcome:
     """Load the target and record `settings.steps` optimizer steps of it."""
-    for codes in (settings.select, settings.ignore, settings.severity):
-        check_codes(codes)
+    check_selection(settings)
     device = choose_device(settings.device)
+    checkpoint = Path(settings.checkpoint).absolute() if settings.checkpoint else None  # before a chdir of theirs
     seed_everything(settings.seed)
     function = entrypoint.find(target)
     workload = make_workload(entrypoint.call(function, target, settings.set), settings.optimizer, settings.lr)
-    if settings.checkpoint:
-        load_checkpoint(workload.model, Path(settings.checkpoint))
-    workload.move_to(device)
-    workload.model.train(not settings.eval)
+    if checkpoint:
+        load_checkpoint(workload.model, checkpoint)
+    workload.prepare(device, training=not settings.eval)
     described = replace(describe(target, settings, device, workload), location=entrypoint.location_of(function))
     return watch_training(workload, device, settings, described, watch)
 
@@ -81,16 +79,16 @@ def watch_training(
 ) -> Outcome:
     """Train under a recorder until the steps are done or something ends the run."""
     recorder = Recorder(workload.model, workload.optimizer, recorder_settings(settings))
-    loop = LoopSettings(device, settings.precision, settings.steps, settings.accumulate, settings.clip)
+    loop = LoopSettings(device, settings.precision, settings.steps, settings.clip)
     ended, error = "", None
     with ExitStack() as stack:
         interrupt = stack.enter_context(deferred_interrupt())
         if settings.eager:
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(recorder)
-        source = stack.enter_context(closing(batches(workload.dataloader)))
+        source = stack.enter_context(closing(windows(workload.dataloader, settings.accumulate)))
         try:
-            for _ in run(workload, recorder.inspect(source), loop):
+            for _ in run(workload, source, loop, recorder.inspect):
                 watch(Progress(recorder.steps, settings.steps, recorder.latest("loss"), recorder.latest("grad_norm")))
                 if recorder.ended or interrupt.requested:
                     break
@@ -105,14 +103,24 @@ def watch_training(
 def finish(
     recorder: Recorder, described: RunInfo, settings: Settings, ended: str, error: GradcheckError | None
 ) -> Outcome:
-    """What was recorded, with how it ended. Raises the error when it came before the first step."""
+    """What was recorded, with how it ended. Raises the error, or another, when not even one step was."""
     recording = recorder.recording(described)
-    if error and not recording.steps:
-        raise error
+    if not recording.steps:
+        raise error or nothing_recorded(described, ended)
     short = "data-exhausted" if recording.steps < settings.steps else "completed"
     notes = described.notes + compiled_note(recording)
     run_info = replace(described, ended=ended or recorder.ended or short, notes=notes)
     return Outcome(replace(recording, run=run_info), error)
+
+
+def nothing_recorded(described: RunInfo, ended: str) -> GradcheckError:
+    """Why there is no step although nothing failed."""
+    if ended == "interrupted":
+        return GradcheckError("interrupted before the first step was done")
+    return TargetError(
+        f"{described.optimizer} does not call torch's optimizer hooks, so no step could be measured",
+        "call super().__init__(...) in its __init__; a wrapper: return the optimizer that it wraps",
+    )
 
 
 def recorder_settings(settings: Settings) -> RecorderSettings:

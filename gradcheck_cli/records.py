@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,14 @@ class Location:
 
     file: str
     line: int
+
+    @classmethod
+    def of(cls, file: str, line: int) -> Location:
+        """Seen from the working directory, where the file is inside it."""
+        try:
+            return cls(str(Path(file).resolve().relative_to(Path.cwd())), line)
+        except ValueError:
+            return cls(file, line)
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import sys
 import traceback
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from gradcheck_cli.cli import profile, report, rules
 from gradcheck_cli.cli.messages import show_error
 from gradcheck_cli.errors import GradcheckError
 
+
+class Group(TyperGroup):
+    """The commands. Ctrl-C outside the training steps ends with exit code 2: Typer's own 1 would mean findings."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise GradcheckError("interrupted before there was anything to report") from None
+
+
 app = typer.Typer(
+    cls=Group,
     name="gradcheck",
     help="Gradient diagnostics for PyTorch: which layer, which number, and what to do.",
     no_args_is_help=True,

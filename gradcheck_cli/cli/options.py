@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
+from gradcheck_cli.config_files import parse_yaml
 from gradcheck_cli.errors import ConfigError
 
 RUN, MEASURE, JUDGE, OUTPUT = "What to run", "What to measure", "What to report", "Where to"
@@ -119,7 +120,7 @@ def read_assignments(assignments: list[str] | None) -> dict[str, Any]:
         if not equals or not name:
             raise ConfigError(f"--set {assignment} is not NAME=VALUE", "write --set hidden=256, say")
         try:
-            values[name] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+            values[name] = parse_yaml(value)
+        except (yaml.YAMLError, ValueError) as error:
             raise ConfigError(f"--set {assignment}: the value is no YAML", "quote it: --set name='[1, 2]'") from error
     return values

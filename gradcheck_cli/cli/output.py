@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TextIO
 
@@ -15,21 +16,32 @@ from gradcheck_cli.report.output import check, write
 from gradcheck_cli.report.view import View
 
 
-def check_outputs(settings: Settings) -> None:
-    """Raise OutputError for a format or path that cannot be written, before the run rather than after it."""
+def check_outputs(settings: Settings) -> list[Path]:
+    """The absolute paths to write to: the user's code may change the working directory.
+
+    Raises OutputError for a format or path that cannot be written, before the run rather than after it.
+    """
     known = [entry.name for entry in FORMATS.values() if entry.is_text]
     if settings.format not in known:
         raise OutputError(f"no such format for stdout: {settings.format}", f"choose one of {', '.join(known)}")
     for path in settings.output:
         format_of(Path(path))
         check(Path(path))
+    return [Path(path).absolute() for path in settings.output]
 
 
-def publish(report: Report, settings: Settings, stdout: TextIO, all_layers: bool, depth: int | None) -> None:
-    """Write every file, then print the report; a path that fails in the end is an error after the rest is written."""
-    view = View.of(stdout, all_layers=all_layers, depth=depth)
-    emit(stdout, str(render(report, settings.format, view)))
-    for path in settings.output:
-        write(Path(path), render(report, format_of(Path(path)), View(100, False, True, all_layers, depth)))
-        if not settings.quiet:
-            notify(f"wrote {path}")
+def publish(
+    report: Report, settings: Settings, outputs: list[Path], stdout: TextIO, all_layers: bool, depth: int | None
+) -> None:
+    """Write every file and print the report. Raises OutputError for the first that failed, after all the others."""
+    with ExitStack() as stack:  # run in reverse, each even if one before it failed
+        for path in reversed(outputs):
+            stack.callback(save, report, settings, path, View(100, False, True, all_layers, depth))
+        emit(stdout, str(render(report, settings.format, View.of(stdout, all_layers=all_layers, depth=depth))))
+
+
+def save(report: Report, settings: Settings, path: Path, view: View) -> None:
+    """Write one file and say so."""
+    write(path, render(report, format_of(path), view))
+    if not settings.quiet:
+        notify(f"wrote {path}")

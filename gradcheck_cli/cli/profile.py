@@ -71,13 +71,15 @@ def profile(
         quiet=quiet,
     )
     settings = load_settings(flags, config)
-    check_outputs(settings)
+    outputs = check_outputs(settings)
     stdout = reserve_stdout()
     from gradcheck_cli import pipeline
 
     with progress_bar(settings.quiet) as watch:
         report, error = pipeline.profile(target, settings, watch)
-    publish(report, settings, stdout, all_layers, depth)
-    if error:
-        show_error(error)
+    try:
+        publish(report, settings, outputs, stdout, all_layers, depth)
+    finally:
+        if error:
+            show_error(error)
     raise typer.Exit(report.exit_code)

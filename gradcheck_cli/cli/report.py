@@ -41,10 +41,10 @@ def report(
         quiet=quiet,
     )
     settings = load_settings(flags, config)
-    check_outputs(settings)
+    outputs = check_outputs(settings)
     from gradcheck_cli.archive import load
     from gradcheck_cli.judgement import make_report
 
     judged = make_report("profile", load(run), settings)
-    publish(judged, settings, reserve_stdout(), all_layers, depth)
+    publish(judged, settings, outputs, reserve_stdout(), all_layers, depth)
     raise typer.Exit(judged.exit_code)

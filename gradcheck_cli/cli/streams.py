@@ -6,6 +6,8 @@ import os
 import sys
 from typing import TextIO
 
+from gradcheck_cli.errors import OutputError
+
 
 def reserve_stdout() -> TextIO:
     """The real stdout as a new stream; from now on everything else that prints to stdout reaches stderr.
@@ -20,9 +22,13 @@ def reserve_stdout() -> TextIO:
 
 
 def emit(stream: TextIO, text: str) -> None:
-    """Print the report; a reader that has gone away (`| head`) is no error."""
+    """Print the report; a reader that has gone away (`| head`) is no error. Raises OutputError for all others."""
     try:
         stream.write(text if text.endswith("\n") else text + "\n")
         stream.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # for what is still in the buffer
+        if not isinstance(error, BrokenPipeError):
+            raise OutputError(
+                f"cannot write the report to stdout: {error.strerror}", "redirect it to a file"
+            ) from error

@@ -24,8 +24,9 @@ class Flow:
     """One group of like layers, in execution order, over the probed steps.
 
     `backward` is the depth slope D of the activation gradient's RMS, in decades over the whole group: positive where
-    it shrinks toward the input. `forward` is the slope A of the output's RMS: positive where it grows toward the
-    output. `first_rms` and `last_rms` are the median gradient RMS at both ends.
+    it shrinks toward the input. `forward` is the slope A of the output's RMS on the first probed step, before
+    training moves the biases: positive where it grows toward the output. `first_rms` and `last_rms` are the median
+    gradient RMS at both ends.
     """
 
     group: str
@@ -95,7 +96,7 @@ def measure(recording: Recording, group: str, columns: Sequence[int]) -> Flow | 
         group=group,
         layers=tuple(module.name or module.type for module in modules),
         backward=median_slope(gradient[complete]),
-        forward=median_slope(output[complete]),
+        forward=median_slope(output[complete][:1]),
         first_rms=float(ends[0]),
         last_rms=float(ends[1]),
         probes=int(complete.sum()),

@@ -79,19 +79,18 @@ def robust_sigma(x: npt.ArrayLike) -> float:
     if not len(values):
         return math.nan
     with np.errstate(over="ignore"):
-        return CONSISTENCY * float(np.median(np.abs(values - np.median(values))))
+        return CONSISTENCY * median(np.abs(values - median(values)))
 
 
 def condense(y: npt.ArrayLike, longest: int = 500) -> Floats:
-    """y (n,) as the medians of at most `longest` consecutive blocks of equal length, within one; y itself if short.
+    """y (n,), all finite, as medians of at most `longest` consecutive blocks of like length; y itself if short.
 
     Keeps pairwise statistics cheap on long runs, and their steps less dependent on one another.
     """
     values = np.asarray(y, dtype=np.float64)
     if len(values) <= longest:
         return values
-    with np.errstate(over="ignore"):
-        return np.array([np.median(block) for block in np.array_split(values, longest)])
+    return np.array([median(block) for block in np.array_split(values, longest)])
 
 
 def find_spikes(
@@ -129,6 +128,11 @@ def find_spikes(
         if len(recent) > window:
             del ordered[bisect_left(ordered, recent.popleft())]
     return spikes
+
+
+def median(x: npt.ArrayLike) -> float:
+    """Median of x (n,), at least one value and no NaN; unlike numpy's, infinite without a warning beyond 1e308."""
+    return middle(sorted(np.asarray(x, dtype=np.float64).tolist()))
 
 
 def middle(ordered: Sequence[float]) -> float:

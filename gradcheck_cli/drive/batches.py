@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,19 +24,26 @@ class Batch:
     data: Any
 
 
-def batches(dataloader: Iterable[Any]) -> Generator[Batch, None, None]:
-    """All batches, epoch after epoch; ends with the data when the dataloader is an iterator that is used up.
+def windows(dataloader: Iterable[Any], length: int) -> Generator[list[Batch], None, None]:
+    """Batches in windows of `length` for gradient accumulation, epoch after epoch; an epoch's last may be shorter.
 
-    Raises TargetError when there is no first batch, UserCodeError when the dataloader raises.
+    Ends with the data when the dataloader is an iterator that is used up. Raises TargetError when there is no first
+    batch, UserCodeError when the dataloader raises.
     """
     epoch = 0
     while True:
-        index = 0
-        for index, data in enumerate(guarded(dataloader, epoch), start=1):
-            yield Batch(index - 1, epoch, data)
-        if index == 0:
-            if epoch == 0:
-                raise TargetError("the dataloader is empty", "it yielded no batch: check the dataset and drop_last")
+        seen, window = 0, []
+        for data in guarded(dataloader, epoch):
+            window.append(Batch(seen, epoch, data))
+            seen += 1
+            if len(window) == length:
+                yield window
+                window = []
+        if window:
+            yield window
+        if not seen and not epoch:
+            raise TargetError("the dataloader is empty", "it yielded no batch: check the dataset and drop_last")
+        if not seen:
             return
         epoch += 1
 
@@ -54,21 +62,6 @@ def guarded(dataloader: Iterable[Any], epoch: int) -> Iterator[Any]:
         yield data
 
 
-def windows(source: Iterable[Batch], length: int) -> Iterator[list[Batch]]:
-    """Batches in windows of `length` for gradient accumulation; the last window of an epoch may be shorter."""
-    window: list[Batch] = []
-    for batch in source:
-        if window and batch.epoch != window[0].epoch:
-            yield window
-            window = []
-        window.append(batch)
-        if len(window) == length:
-            yield window
-            window = []
-    if window:
-        yield window
-
-
 def move(value: Any, device: torch.device) -> Any:
     """The same batch with every tensor on `device`: in mappings, sequences, named tuples and dataclasses, nested.
 
@@ -79,21 +72,25 @@ def move(value: Any, device: torch.device) -> Any:
     if callable(getattr(value, "to", None)):
         return value.to(device)
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(move(item, device) for item in value))
+        return type(value)._make(move(item, device) for item in value)  # type: ignore[attr-defined]
     if isinstance(value, (tuple, list)):
         return type(value)(move(item, device) for item in value)
     if isinstance(value, Mapping):
         return rebuilt(value, {key: move(item, device) for key, item in value.items()})
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        names = [entry.name for entry in dataclasses.fields(value) if entry.init]
-        return dataclasses.replace(value, **{name: move(getattr(value, name), device) for name in names})
+        moved = copy.copy(value)
+        for entry in dataclasses.fields(value):
+            object.__setattr__(moved, entry.name, move(getattr(value, entry.name), device))  # frozen ones too
+        return moved
     return value
 
 
 def rebuilt(original: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
     """A mapping of the original's type with these items; a plain dict where its type cannot be made from one."""
-    if type(original) is dict:
-        return items
+    if isinstance(original, dict):
+        same = copy.copy(original)  # with its attributes, or its default factory
+        same.update(items)
+        return same
     try:
         return type(original)(items)  # type: ignore[call-arg]
     except Exception:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,13 @@ def choose_device(name: str) -> torch.device:
         return torch.device(
             "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
         )
+    advice = "use auto, cpu, cuda, cuda:N or mps"
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise DeviceError(f"there is no device {name!r}", "use auto, cpu, cuda, cuda:N or mps") from error
+        raise DeviceError(f"there is no device {name!r}", advice) from error
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise DeviceError(f"gradcheck cannot train on the device {name!r}", advice)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise DeviceError(
             f"{name} is not there: torch sees {torch.cuda.device_count()} CUDA devices", "use --device cpu or auto"
@@ -47,7 +51,7 @@ def seed_everything(seed: int) -> None:
     """Seed Python, NumPy and torch."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+    torch.manual_seed(seed % 2**64)
 
 
 def load_checkpoint(model: nn.Module, path: Path) -> None:
@@ -66,7 +70,7 @@ def load_checkpoint(model: nn.Module, path: Path) -> None:
             f"{path} is not a checkpoint of weights", "save it with torch.save(model.state_dict(), path)"
         ) from error
     try:
-        model.load_state_dict(weights_in(content, path))
+        model.load_state_dict(renamed(weights_in(content, path), model))
     except RuntimeError as error:
         raise TargetError(
             f"the weights in {path} do not fit the model", "save and load the same model", str(error)
@@ -74,10 +78,21 @@ def load_checkpoint(model: nn.Module, path: Path) -> None:
 
 
 def weights_in(content: Any, path: Path) -> dict[str, Any]:
-    """The state dict in a loaded checkpoint, without the prefixes of DataParallel and torch.compile."""
+    """The state dict in a loaded checkpoint."""
     for holder in HOLDERS:
         if isinstance(content, dict) and isinstance(content.get(holder), dict):
             content = content[holder]
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise TargetError(f"{path} holds no state dict", "save it with torch.save(model.state_dict(), path)")
-    return {name.removeprefix("module.").removeprefix("_orig_mod."): value for name, value in content.items()}
+    return content
+
+
+def renamed(weights: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
+    """The weights under the model's names, whichever of the two DataParallel or torch.compile has wrapped."""
+    names = {bare(name): name for name in model.state_dict()}
+    return {names.get(bare(name), name): value for name, value in weights.items()}
+
+
+def bare(name: str) -> str:
+    """A parameter's name without what DataParallel and torch.compile add to it."""
+    return name.replace("_orig_mod.", "").removeprefix("module.")

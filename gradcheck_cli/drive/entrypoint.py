@@ -28,7 +28,8 @@ def find(target: str) -> Callable[..., Any]:
     place, separator, name = target.rpartition(":")
     if not separator or not place or not name or os.sep in name:
         raise TargetError(f"{target!r} names no callable", without_callable(target))
-    module = import_file(Path(place)) if place.endswith(".py") else import_module(place)
+    sys.argv = [place]  # gradcheck's own would end a file that parses arguments
+    module = import_file(Path(place)) if place.endswith(".py") else import_module(place, Path.cwd())
     found = getattr(module, name, None)
     if callable(found):
         return found  # type: ignore[no-any-return]
@@ -46,16 +47,23 @@ def call(function: Callable[..., Any], target: str, arguments: Mapping[str, Any]
 def location_of(function: Callable[..., Any]) -> Location | None:
     """Where the callable is defined."""
     try:
-        return Location(inspect.getsourcefile(function) or "", inspect.getsourcelines(function)[1])
+        return Location.of(inspect.getsourcefile(function) or "", inspect.getsourcelines(function)[1])
     except (OSError, TypeError):
         return None
 
 
 def import_file(path: Path) -> ModuleType:
-    """Import a file as `python file.py` would find it: its folder first on sys.path."""
+    """Import a file as `python file.py` would find it: its folder first on sys.path.
+
+    A file in a package is imported as a part of it, so that its relative imports work.
+    """
     if not path.is_file():
         raise TargetError(f"there is no file {path}", f"{FORM}, seen from {Path.cwd()}")
-    sys.path.insert(0, str(path.parent.resolve()))
+    folder = path.parent.resolve()
+    sys.path.insert(0, str(folder))
+    root, dotted = place_in_package(path.resolve())
+    if root != folder and dotted.partition(".")[0] not in sys.modules:
+        return import_module(dotted, root)
     name = path.stem if path.stem.isidentifier() and path.stem not in sys.modules else f"gradcheck_target_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path.resolve())
     if spec is None or spec.loader is None:
@@ -67,17 +75,28 @@ def import_file(path: Path) -> ModuleType:
     return module
 
 
-def import_module(name: str) -> ModuleType:
-    """Import a module by its dotted name, from the working directory or where Python finds it."""
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        missing = importlib.util.find_spec(name) is None
-    except (ImportError, ValueError):
-        missing = True
-    if missing:
-        raise TargetError(f"there is no module {name}", f"{FORM}; modules are looked for from {Path.cwd()}")
+def place_in_package(path: Path) -> tuple[Path, str]:
+    """The folder that an absolute path's outermost package lies in, and the dotted name from there."""
+    folder, names = path.parent, [] if path.stem == "__init__" else [path.stem]
+    while (folder / "__init__.py").is_file():
+        names.insert(0, folder.name)
+        folder = folder.parent
+    return folder, ".".join(names)
+
+
+def import_module(name: str, root: Path) -> ModuleType:
+    """Import a module by its dotted name, from `root` or where else Python finds it."""
+    sys.path.insert(0, str(root))
+    absent = TargetError(f"there is no module {name}", f"{FORM}; modules are looked for from {root}")
+    if name.startswith("."):
+        raise absent
     with user_code(f"{name} cannot be imported", kind=TargetError):
-        return importlib.import_module(name)
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if f"{name}.".startswith(f"{error.name}."):  # and not another one, that it imports
+                raise absent from error
+            raise
 
 
 def without_callable(target: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.amp import GradScaler
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from gradcheck_cli.drive.batches import Batch, move, windows
+from gradcheck_cli.drive.batches import Batch, move
 from gradcheck_cli.drive.devices import autocast
 from gradcheck_cli.drive.usercode import user_code
 from gradcheck_cli.drive.workload import Workload, outline
@@ -20,27 +20,32 @@ from gradcheck_cli.errors import UserCodeError
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """How to train: `accumulate` micro-batches a step, clipped at `max_norm` if that is not None."""
+    """How to train; gradients are clipped at `max_norm` if that is not None."""
 
     device: torch.device
     precision: str = "fp32"
     steps: int = 50
-    accumulate: int = 1
     max_norm: float | None = None
 
 
-def run(workload: Workload, source: Iterable[Batch], settings: LoopSettings) -> Iterator[int]:
+def run(
+    workload: Workload,
+    source: Iterable[list[Batch]],
+    settings: LoopSettings,
+    inspect: Callable[[Iterable[Batch]], Iterable[Batch]] = iter,
+) -> Iterator[int]:
     """Train for up to `settings.steps` optimizer steps; yields the number of each after it, from 0.
 
+    A window of `source` is one step; its batches pass through `inspect` on their way to the model.
     Raises UserCodeError when the user's code raises, TargetError when its loss cannot be used.
     """
     parameters = list(workload.model.parameters())
     scaler = GradScaler(settings.device.type, enabled=settings.precision == "fp16")
-    for step, window in zip(range(settings.steps), windows(source, settings.accumulate), strict=False):
-        workload.optimizer.zero_grad(set_to_none=True)
-        for batch in window:
+    for step, window in zip(range(settings.steps), source, strict=False):
+        workload.zero_grad()
+        for batch in inspect(window):
             loss = compute_loss(workload, batch, settings, step)
-            with user_code(f"backward failed in step {step}"):
+            with user_code(f"backward failed in step {step}", "a training_step returns its loss, without a backward"):
                 scaler.scale(loss / len(window) if len(window) > 1 else loss).backward()  # type: ignore[no-untyped-call]
         with user_code(f"the optimizer failed in step {step}"):
             if scaler.is_enabled():

@@ -25,16 +25,20 @@ class NoUpdate(Optimizer):
 def make_optimizer(name: str, parameters: Iterable[Tensor], lr: float | None) -> Optimizer:
     """The optimizer of torch.optim called `name` (in any case), with its own default learning rate if `lr` is None.
 
-    Raises ConfigError for a name that torch.optim does not have.
+    Raises ConfigError for a name that torch.optim does not have, and for one that does not take these parameters.
     """
     kinds = {kind.lower(): getattr(torch.optim, kind) for kind in dir(torch.optim) if is_optimizer(kind)}
+    known = f"known: {', '.join(sorted(kinds))}"
     if name.lower() not in kinds:
-        raise ConfigError(f"there is no optimizer {name!r} in torch.optim", f"known: {', '.join(sorted(kinds))}")
+        raise ConfigError(f"--optimizer {name} is none of torch.optim's that step without a closure", known)
     settings: dict[str, Any] = {} if lr is None else {"lr": lr}
-    return kinds[name.lower()](parameters, **settings)  # type: ignore[no-any-return]
+    try:
+        return kinds[name.lower()](parameters, **settings)  # type: ignore[no-any-return]
+    except ValueError as error:  # Muon takes matrices only
+        raise ConfigError(f"--optimizer {name} cannot be made: {error}", known) from error
 
 
 def is_optimizer(name: str) -> bool:
     """Whether torch.optim's `name` is an optimizer that steps without a closure."""
     kind = getattr(torch.optim, name)
-    return isinstance(kind, type) and issubclass(kind, Optimizer) and name not in ("Optimizer", "LBFGS", "SparseAdam")
+    return isinstance(kind, type) and issubclass(kind, Optimizer) and name not in ("Optimizer", "LBFGS")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sysconfig
 import traceback
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from gradcheck_cli.errors import GradcheckError, UserCodeError
 
-OWN = str(Path(__file__).resolve().parent.parent)
+OWN = str(Path(__file__).resolve().parent.parent) + os.sep
 LIBRARIES = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
 
 
@@ -19,11 +20,11 @@ def user_code(what: str, hint: str = "", kind: type[GradcheckError] = UserCodeEr
     """Run user code; `what` says which ("step 3"). Raises `kind` for an exception or `sys.exit` in it."""
     try:
         yield
-    except GradcheckError:
+    except (GradcheckError, KeyboardInterrupt, GeneratorExit):
         raise
     except SystemExit as error:
         raise kind(f"{what}: the code called sys.exit({error.code!r})", hint, users_frames(error)) from error
-    except Exception as error:
+    except BaseException as error:  # pytest.skip and asyncio.CancelledError are no Exception
         raise kind(f"{what}: {type(error).__name__}: {first_line(error)}", hint, users_frames(error)) from error
 
 
@@ -33,19 +34,26 @@ def first_line(error: BaseException) -> str:
 
 
 def users_frames(error: BaseException) -> str:
-    """The traceback as Python prints it, without the frames of libraries and of gradcheck."""
+    """The traceback as Python prints it, without the frames of libraries and of gradcheck.
+
+    Empty where that leaves a single line, which says no more than the message does.
+    """
     trimmed = traceback.TracebackException.from_exception(error)
     for part in chain(trimmed):
-        part.stack = traceback.StackSummary.from_list([frame for frame in part.stack if is_users(frame.filename)])
-    return "".join(trimmed.format()).rstrip()
+        frames = [frame for frame in part.stack if is_users(frame.filename)]
+        # None: no heading either
+        part.stack = traceback.StackSummary.from_list(frames) if frames else None  # type: ignore[assignment]
+    text = "".join(trimmed.format()).rstrip()
+    return text if "\n" in text else ""
 
 
 def chain(error: traceback.TracebackException) -> Iterator[traceback.TracebackException]:
-    """An error and those that led to it."""
-    current: traceback.TracebackException | None = error
-    while current is not None:
-        yield current
-        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
+    """An error, those that led to it, and those in it if it is a group."""
+    yield error
+    led_to_it = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    for other in (led_to_it, *(getattr(error, "exceptions", None) or ())):
+        if other is not None:
+            yield from chain(other)
 
 
 def is_users(filename: str) -> bool:

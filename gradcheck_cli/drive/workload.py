@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from gradcheck_cli.drive.optimizers import NoUpdate, make_optimizer
+from gradcheck_cli.drive.usercode import user_code
 from gradcheck_cli.errors import TargetError
 
 KEYS = ("model", "dataloader", "loss_fn", "training_step", "optimizer", "scheduler")
@@ -39,11 +41,18 @@ class Workload:
         """Whether steps change the weights."""
         return not isinstance(self.optimizer, NoUpdate)
 
-    def move_to(self, device: torch.device) -> None:
-        """Move the model, and a criterion that is a module, in place."""
-        self.model.to(device)
-        if isinstance(self.loss_fn, nn.Module):
-            self.loss_fn.to(device)
+    def zero_grad(self) -> None:
+        """Drop all gradients, also those of parameters that the optimizer does not hold: nothing may pile up."""
+        self.model.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def prepare(self, device: torch.device, training: bool) -> None:
+        """Move the model, and a criterion that is a module, in place; set the model's mode."""
+        with user_code(f"the model cannot be moved to {device}", kind=TargetError):
+            self.model.to(device)
+            if isinstance(self.loss_fn, nn.Module):
+                self.loss_fn.to(device)
+            self.model.train(training)
 
 
 def make_workload(returned: Any, optimizer: str | None = None, lr: float | None = None) -> Workload:
@@ -55,6 +64,8 @@ def make_workload(returned: Any, optimizer: str | None = None, lr: float | None 
     model, dataloader = check_model(parts.get("model")), check_dataloader(parts.get("dataloader"))
     chosen, notes = choose_optimizer(model, parts, optimizer, lr)
     scheduler = parts.get("scheduler") if chosen is parts.get("optimizer") else None
+    if scheduler is not None and not callable(getattr(scheduler, "step", None)):
+        raise TargetError(f"scheduler is of type {type(scheduler).__name__}, which has no step()", CONTRACT)
     return Workload(
         model=model,
         dataloader=dataloader,
@@ -68,23 +79,26 @@ def make_workload(returned: Any, optimizer: str | None = None, lr: float | None 
 
 def parts_of(returned: Any) -> dict[str, Any]:
     """The parts by KEYS, whichever of the three forms the entrypoint used."""
+    parts: dict[str, Any]
     if isinstance(returned, Mapping):
-        check_keys(returned)
+        check_keys(returned, returned)
         parts = {key: returned.get(key) for key in KEYS}
-    elif isinstance(returned, (tuple, list)):
+    elif isinstance(returned, (tuple, list)) and not hasattr(returned, "model"):
         if not 2 <= len(returned) <= 4:
             raise TargetError(f"the entrypoint returned a tuple of {len(returned)}", CONTRACT)
         parts = dict(zip(("model", "dataloader", "loss_fn", "optimizer"), returned, strict=False))
     else:
-        parts = {key: getattr(returned, key, None) for key in KEYS}
+        with user_code("what the entrypoint returned cannot be read", kind=TargetError):  # it may have properties
+            parts = {key: getattr(returned, key) for key in KEYS if hasattr(returned, key)}
+        check_keys(getattr(returned, "__dict__", {}), parts)
     return {key: value for key, value in parts.items() if value is not None}
 
 
-def check_keys(returned: Mapping[Any, Any]) -> None:
-    """Raise TargetError for a key that is probably a misspelt one; other extra keys are the user's business."""
-    for key in returned:
+def check_keys(names: Iterable[Any], known: Collection[Any]) -> None:
+    """Raise TargetError for a name that is probably a misspelt key; other extra names are the user's business."""
+    for key in names:
         close = difflib.get_close_matches(str(key), KEYS, 1, 0.75)
-        if key not in KEYS and close and close[0] not in returned:
+        if key not in KEYS and close and close[0] not in known:
             raise TargetError(f"the entrypoint returned {key!r}", f"did you mean {close[0]!r}?")
 
 
@@ -99,6 +113,12 @@ def check_model(model: Any) -> nn.Module:
         raise TargetError(
             "the model has no trainable parameter" + (f": all {count} have requires_grad=False" if count else ""),
             "unfreeze what should be trained with requires_grad_(True)",
+        )
+    lazy = [name for name, parameter in model.named_parameters() if is_lazy(parameter)]
+    if lazy:
+        raise TargetError(
+            f"{lazy[0]} has no shape yet: lazy modules get theirs in the first forward pass",
+            "call model(inputs) once in the entrypoint, before the optimizer is made",
         )
     return model
 

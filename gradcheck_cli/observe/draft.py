@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -21,8 +22,9 @@ class Draft:
 
     probing: bool
     losses: list[Tensor] = field(default_factory=list)
+    lr: Sequence[float | Tensor] = ()
     values: dict[str, Value] = field(default_factory=dict)
-    present: list[int] = field(default_factory=list)
+    present: Sequence[int] = ()
     measured: bool = False
     clipping: bool = False
     batch: int = -1

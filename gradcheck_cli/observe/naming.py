@@ -96,6 +96,6 @@ def source_of(kind: type) -> Location | None:
         file = inspect.getsourcefile(kind)
         if file is None or "site-packages" in file:
             return None
-        return Location(file, inspect.getsourcelines(kind)[1])
+        return Location.of(file, inspect.getsourcelines(kind)[1])
     except (OSError, TypeError):
         return None

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gradcheck_cli.observe.device_numerics import DeviceReducer
 from gradcheck_cli.observe.host_numerics import HostReducer
-from gradcheck_cli.records import Floats
+from gradcheck_cli.observe.transfer import Value
 
 COLUMNS = ("norm", "mean", "std", "max_abs", "zero_fraction", "nonfinite")
 
@@ -25,8 +25,8 @@ COLUMNS = ("norm", "mean", "std", "max_abs", "zero_fraction", "nonfinite")
 class Reducer(Protocol):
     """Statistics of many tensors at once, for tensors of the same shapes step after step."""
 
-    def measure(self, tensors: Sequence[Tensor]) -> Tensor | Floats:
-        """(n, 6) float64, a tensor on the accelerator or an array: the COLUMNS of each tensor.
+    def measure(self, tensors: Sequence[Tensor]) -> Value:
+        """(n, 6) float64, still to be brought over by `transfer.to_host`: the COLUMNS of each tensor.
 
         `norm` is L2, `std` is over the population (divided by n), `nonfinite` counts elements. Complex
         tensors are measured by magnitude, sparse ones with their implicit zeros. No host synchronisation on
@@ -34,9 +34,12 @@ class Reducer(Protocol):
         """
         ...
 
-    def norms(self, tensors: Sequence[Tensor]) -> Tensor | Floats:
+    def norms(self, tensors: Sequence[Tensor]) -> Value:
         """(n,) float64: the L2 norm of each tensor."""
         ...
+
+
+BLOCK = 1 << 19
 
 
 def reducer_for(device: torch.device) -> Reducer:
@@ -48,8 +51,7 @@ def sum_of_squares(tensor: Tensor) -> Tensor:
     """Sum of |x|^2 as a 0-d tensor on the same device, accumulated in float64, without host synchronisation."""
     flat = torch.view_as_real(tensor).reshape(-1) if tensor.is_complex() else tensor.reshape(-1)
     wide = torch.float32 if tensor.device.type == "mps" else torch.float64
-    total = torch.zeros((), dtype=wide, device=tensor.device)
-    for block in torch.split(flat, 1 << 19):
-        widened = block.to(wide)
-        total += torch.dot(widened, widened)
-    return total
+    if flat.numel() <= BLOCK:
+        widened = flat.to(wide)
+        return torch.dot(widened, widened)
+    return torch.stack([sum_of_squares(block) for block in torch.split(flat, BLOCK)]).sum()

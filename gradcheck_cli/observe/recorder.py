@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from math import isfinite
 from time import perf_counter
 from types import TracebackType
 from typing import Any
@@ -31,6 +32,7 @@ from gradcheck_cli.observe.updates import Updates
 from gradcheck_cli.records import Floats, Recording, RunInfo
 
 FLUSH_EVERY = 16
+FLUSH_SECONDS = 0.1
 ALWAYS_PROBED = 3
 
 
@@ -50,12 +52,11 @@ class RecorderSettings:
 
 
 def timed(method: Callable[..., None]) -> Callable[..., None]:
-    """Count the time that an event takes as overhead, and keep autograd out of it."""
+    """Count the time that an event takes as overhead."""
 
     def wrapper(self: Recorder, *args: Any) -> None:
         began = perf_counter()
-        with torch.no_grad():
-            method(self, *args)
+        method(self, *args)
         self._overhead += perf_counter() - began
 
     return wrapper
@@ -71,13 +72,16 @@ class Recorder:
         self._parameters = [info for info, _ in described]
         self._tensors = [parameter for _, parameter in described]
         self._trainable = [i for i, parameter in enumerate(self._tensors) if parameter.requires_grad]
+        self._trainable_tensors = [self._tensors[i] for i in self._trainable]
+        self._present: list[int] = []
         eager = self._settings.eager
         self._modules = [(replace(info, compiled=info.compiled and not eager), m) for info, m in modules_of(model)]
         self._probed = [i for i, (info, m) in enumerate(self._modules) if bears_weights(m) and not info.compiled]
         self._probes = Probes([self._modules[i][1] for i in self._probed])
         device = self._tensors[0].device
-        self._gradients, self._weights = reducer_for(device), reducer_for(device)
-        self._flush_every = 1 if device.type == "cpu" else FLUSH_EVERY
+        reducers = [reducer_for(device) for _ in range(5)]  # each keeps its buffers for its own shapes
+        self._gradients, self._clipped, self._weights, self._moved, self._after = reducers
+        self._on_host = device.type == "cpu"
         self._store = Store(self._norms(), self._trainable, self._settings.max_rows)
         self._unscaled: dict[int, tuple[Tensor, Tensor]] = {}
         self._inputs = Inputs()
@@ -91,7 +95,7 @@ class Recorder:
     def __enter__(self) -> Recorder:
         self._stack.callback(self._probes.detach)
         self._stack.enter_context(observed(self))
-        self._began = perf_counter()
+        self._began = self._flushed = perf_counter()
         self._begin_step()
         return self
 
@@ -150,7 +154,7 @@ class Recorder:
             self._measure()
             self._note_settings()
             if self._draft.probing:
-                self._updates = Updates([self._tensors[i] for i in self._trainable], self._weights)
+                self._updates = Updates(self._trainable_tensors, self._moved, self._after)
 
     @timed
     def after_update(self, optimizer: Optimizer) -> None:
@@ -176,18 +180,21 @@ class Recorder:
         if self._draft.measured:
             return
         gradients = [tensor.grad for tensor in self._tensors]
-        self._draft.present = [i for i, gradient in enumerate(gradients) if gradient is not None]
-        if self._draft.present:
-            self._draft.values["statistics"] = self._gradients.measure([g for g in gradients if g is not None])
-        self._draft.values["weights"] = self._weights.norms([self._tensors[i] for i in self._trainable])
+        present = [i for i, gradient in enumerate(gradients) if gradient is not None]
+        if present != self._present:
+            self._present = present
+        self._draft.present = self._present  # the same list for as long as it holds, to save memory
+        with torch.no_grad():
+            if present:
+                self._draft.values["statistics"] = self._gradients.measure([g for g in gradients if g is not None])
+            self._draft.values["weights"] = self._weights.norms(self._trainable_tensors)
         self._draft.measured = True
 
     def _note_settings(self) -> None:
-        if self._draft.clipping:
-            clipped = [self._tensors[i].grad for i in self._draft.present]
-            self._draft.values["clipped"] = self._gradients.norms([g for g in clipped if g is not None])
-        for number, group in enumerate(self._optimizer.param_groups):
-            self._draft.values[f"lr.{number}"] = group["lr"]
+        if self._draft.clipping and self._present:
+            clipped = [self._tensors[i].grad for i in self._present]
+            self._draft.values["clipped"] = self._clipped.norms([g for g in clipped if g is not None])
+        self._draft.lr = [group["lr"] for group in self._optimizer.param_groups]
 
     def _end_step(self) -> None:
         draft = self._draft
@@ -202,9 +209,15 @@ class Recorder:
         draft.overhead, self._overhead = self._overhead, 0.0
         self._drafts.append(draft)
         self._step += 1
-        if len(self._drafts) >= self._flush_every:
+        if len(self._drafts) == FLUSH_EVERY or (self._on_host and self._is_urgent(draft)):
             self._flush()
         self._begin_step()
+
+    def _is_urgent(self, draft: Draft) -> bool:
+        """Whether somebody waits for this step: it may end the run, or the progress bar is behind."""
+        overdue = perf_counter() - self._flushed > FLUSH_SECONDS
+        loss = draft.values.get("loss", 0.0)
+        return overdue or self._settings.stop_above is not None or not isfinite(loss)  # type: ignore[arg-type]
 
     def _flush(self) -> None:
         arrays = iter(to_host([value for draft in self._drafts for value in draft.values.values()]))
@@ -214,6 +227,7 @@ class Recorder:
                 self._store.add(draft, values)
                 self.ended = self._reason_to_end()
         self._drafts = []
+        self._flushed = perf_counter()
 
     def _reason_to_end(self) -> str:
         loss, norm = self.latest("loss"), self.latest("grad_norm")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,14 +22,27 @@ from gradcheck_cli.records import (
     Series,
 )
 
-STATISTICS = ("norm", "mean", "std", "max_abs", "zero_fraction", "nonfinite", "parameter_norm")
+SERIES: Mapping[str, type] = {
+    "loss": np.float64,
+    "grad_norm": np.float64,
+    "grad_norm_clipped": np.float64,
+    "seconds": np.float64,
+    "overhead": np.float64,
+    "skipped": np.bool_,
+    "loss_scale": np.float64,
+    "batch": np.int64,
+    "epoch": np.int64,
+    "nonfinite_inputs": np.int64,
+}
+COLUMNS = ("norm", "mean", "std", "max_abs", "zero_fraction", "nonfinite")
 NAN = float("nan")
+NOTHING = np.empty((0, 6))
 Arrays = Mapping[str, Floats]
 
 
 @dataclass(frozen=True)
 class ProbeRow:
-    """One probed step; outputs and output gradients as RMS by probe."""
+    """One probed step; (trainable,) arrays, and outputs and their gradients as RMS by probe."""
 
     step: int
     update_ratio: Floats
@@ -37,83 +51,59 @@ class ProbeRow:
     gradient: dict[int, float]
 
 
+@dataclass(frozen=True)
+class Row:
+    """One step's statistics: (present, 6) for the parameters that had a gradient, (trainable,) parameter norms."""
+
+    step: int
+    present: Sequence[int]
+    statistics: Floats
+    weights: Floats
+
+
 class Store:
     """Grows by one series entry a step and one row a step; past `max_rows` rows it keeps every second one.
 
-    A row is (parameters, 8) float64: STATISTICS and whether there was a gradient; 64 bytes a parameter.
+    A row takes 56 bytes a parameter, and 400 besides.
     """
 
     def __init__(self, initial_norms: Floats, trainable: Sequence[int], max_rows: int) -> None:
-        self._parameters = len(initial_norms)
-        self._trainable = list(trainable)
         self._initial_norms = initial_norms
+        self._trainable = list(trainable)
         self._max_rows = max_rows
         self._stride = 1
-        self._rows: list[tuple[int, Floats]] = []
+        self._rows: list[Row] = []
         self._probe_rows: list[ProbeRow] = []
-        self._series: dict[str, list[float]] = {name: [] for name in SERIES}
-        self._lr: list[Floats] = []
+        self._series = array("d")
+        self._lr = array("d")
         self._order: list[int] = []
+        self.steps = 0
         self.nonfinite_input = ""
-
-    @property
-    def steps(self) -> int:
-        """How many steps have been added."""
-        return len(self._lr)
 
     def latest(self, name: str) -> float:
         """The newest value of a series; NaN before the first step."""
-        return self._series[name][-1] if self._series[name] else NAN
+        return self._series[list(SERIES).index(name) - len(SERIES)] if self.steps else NAN
 
     def add(self, draft: Draft, values: Arrays) -> None:
         """Append one step."""
-        step = self.steps
-        row = self._row(draft, values)
-        self._add_series(draft, values, row)
+        row = Row(self.steps, draft.present, values.get("statistics", NOTHING), values["weights"])
+        self._series.extend(series_entry(draft, values, row.statistics))
+        self._lr.extend(float(rate) for rate in draft.lr)
         self.nonfinite_input = self.nonfinite_input or draft.nonfinite_input
-        if step % self._stride == 0:
-            self._rows.append((step, row))
+        if self.steps % self._stride == 0:
+            self._rows.append(row)
         if draft.probing:
-            self._add_probes(step, draft, values, row)
+            self._add_probes(draft, values, row)
+        self.steps += 1
         self._thin()
 
-    def _row(self, draft: Draft, values: Arrays) -> Floats:
-        row = np.full((self._parameters, 8), NAN)
-        row[:, 6] = self._initial_norms
-        row[self._trainable, 6] = values["weights"]
-        row[:, 7] = 0.0
-        if draft.present:
-            row[draft.present, :6] = values["statistics"]
-            row[draft.present, 7] = 1.0
-        return row
-
-    def _add_series(self, draft: Draft, values: Arrays, row: Floats) -> None:
-        present = row[draft.present, 0]
-        norm = float(np.sqrt(np.sum(present**2)))
-        clipped = values.get("clipped")
-        entry = {
-            "loss": float(values.get("loss", NAN)),
-            "grad_norm": norm,
-            "grad_norm_clipped": norm if clipped is None else float(np.sqrt(np.sum(clipped**2))),
-            "seconds": draft.seconds,
-            "overhead": draft.overhead,
-            "skipped": float(values.get("found_inf", 0.0) > 0),
-            "loss_scale": float(values.get("scale", NAN)),
-            "batch": draft.batch,
-            "epoch": draft.epoch,
-            "nonfinite_inputs": sum(float(value) for name, value in values.items() if name.startswith("input.")),
-        }
-        for name, value in entry.items():
-            self._series[name].append(value)
-        self._lr.append(np.array([float(value) for name, value in values.items() if name.startswith("lr.")]))
-
-    def _add_probes(self, step: int, draft: Draft, values: Arrays, row: Floats) -> None:
-        ratio, largest = np.full(self._parameters, NAN), np.full(self._parameters, NAN)
+    def _add_probes(self, draft: Draft, values: Arrays, row: Row) -> None:
+        unknown = np.full(len(self._trainable), NAN)
+        ratio = largest = unknown
         if "updates" in values:
             with np.errstate(all="ignore"):
-                before = row[self._trainable, 6]
-                ratio[self._trainable] = np.where(before > 0, values["updates"] / before, NAN)
-            largest[self._trainable] = values["largest"]
+                ratio = np.where(row.weights > 0, values["updates"] / row.weights, NAN)
+            largest = values["after"][:, 3]
         scale = float(values.get("scale", 1.0))
         output = {
             probe: float(np.sqrt(values[f"output.{probe}"] / max(numel, 1)))
@@ -124,7 +114,7 @@ class Store:
             for probe, numel in draft.gradient_numel.items()
         }
         merge_order(self._order, list(output))
-        self._probe_rows.append(ProbeRow(step, ratio, largest, output, gradient))
+        self._probe_rows.append(ProbeRow(row.step, ratio, largest, output, gradient))
 
     def _thin(self) -> None:
         if len(self._rows) > self._max_rows:
@@ -155,41 +145,56 @@ class Store:
         )
 
     def _make_series(self) -> Series:
-        arrays: dict[str, Any] = {name: np.array(values, dtype=SERIES[name]) for name, values in self._series.items()}
-        lr = np.stack(self._lr) if self._lr else np.zeros((0, 0))
-        return Series(lr=lr, **arrays)
+        table = np.array(self._series).reshape(self.steps, len(SERIES))
+        columns: dict[str, Any] = {name: table[:, i].astype(kind) for i, (name, kind) in enumerate(SERIES.items())}
+        return Series(lr=np.array(self._lr).reshape(self.steps, -1 if self.steps else 0), **columns)
 
     def _make_statistics(self) -> ParameterStatistics:
-        rows = np.stack([row for _, row in self._rows]) if self._rows else np.zeros((0, self._parameters, 8))
-        columns = {name: np.ascontiguousarray(rows[:, :, i]) for i, name in enumerate(STATISTICS)}
-        steps = np.array([step for step, _ in self._rows], dtype=np.int64)
-        return ParameterStatistics(steps=steps, has_gradient=rows[:, :, 7] > 0, **columns)
+        shape = len(self._rows), len(self._initial_norms)
+        statistics, has_gradient = np.full((*shape, 6), NAN), np.zeros(shape, dtype=np.bool_)
+        norms = np.tile(self._initial_norms, (len(self._rows), 1))
+        for number, row in enumerate(self._rows):
+            statistics[number, row.present] = row.statistics
+            has_gradient[number, row.present] = True
+            norms[number, self._trainable] = row.weights
+        columns = {name: np.ascontiguousarray(statistics[:, :, i]) for i, name in enumerate(COLUMNS)}
+        steps = np.array([row.step for row in self._rows], dtype=np.int64)
+        return ParameterStatistics(steps=steps, has_gradient=has_gradient, parameter_norm=norms, **columns)
 
     def _make_probes(self) -> Probes:
         rows = self._probe_rows
-        per_parameter = np.zeros((0, self._parameters))
         return Probes(
             steps=np.array([row.step for row in rows], dtype=np.int64),
-            update_ratio=np.stack([row.update_ratio for row in rows]) if rows else per_parameter,
-            parameter_max=np.stack([row.parameter_max for row in rows]) if rows else per_parameter,
+            update_ratio=self._by_parameter([row.update_ratio for row in rows]),
+            parameter_max=self._by_parameter([row.parameter_max for row in rows]),
             output_rms=self._by_module([row.output for row in rows]),
             output_grad_rms=self._by_module([row.gradient for row in rows]),
         )
+
+    def _by_parameter(self, rows: Sequence[Floats]) -> Floats:
+        table = np.full((len(rows), len(self._initial_norms)), NAN)
+        for number, row in enumerate(rows):
+            table[number, self._trainable] = row
+        return table
 
     def _by_module(self, rows: Sequence[Mapping[int, float]]) -> Floats:
         cells = [[row.get(probe, NAN) for probe in self._order] for row in rows]
         return np.array(cells, dtype=np.float64).reshape(len(rows), len(self._order))
 
 
-SERIES: Mapping[str, type] = {
-    "loss": np.float64,
-    "grad_norm": np.float64,
-    "grad_norm_clipped": np.float64,
-    "seconds": np.float64,
-    "overhead": np.float64,
-    "skipped": np.bool_,
-    "loss_scale": np.float64,
-    "batch": np.int64,
-    "epoch": np.int64,
-    "nonfinite_inputs": np.int64,
-}
+def series_entry(draft: Draft, values: Arrays, statistics: Floats) -> tuple[float, ...]:
+    """One step's values of SERIES, in its order."""
+    norm = float(np.sqrt(np.dot(statistics[:, 0], statistics[:, 0])))
+    clipped = values.get("clipped")
+    return (
+        float(values.get("loss", NAN)),
+        norm,
+        norm if clipped is None else float(np.sqrt(np.dot(clipped, clipped))),
+        draft.seconds,
+        draft.overhead,
+        float(values.get("found_inf", 0.0) > 0),
+        float(values.get("scale", NAN)),
+        draft.batch,
+        draft.epoch,
+        sum(float(count) for name, count in values.items() if name.startswith("input.")),
+    )

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gradcheck_cli.observe.host_numerics import Pending
 from gradcheck_cli.records import Floats
 
-Value = Tensor | Floats | float
+Value = Tensor | Floats | float | Pending
 
 
 def to_host(values: Sequence[Value]) -> list[Floats]:
@@ -21,10 +22,17 @@ def to_host(values: Sequence[Value]) -> list[Floats]:
         if isinstance(value, Tensor) and value.device.type != "cpu":
             waiting.setdefault(value.device, []).append(index)
         else:
-            arrays[index] = np.asarray(value.double() if isinstance(value, Tensor) else value, dtype=np.float64)
+            arrays[index] = on_host(value)
     for indices in waiting.values():
         arrays.update(transfer_together(indices, [values[i] for i in indices]))  # type: ignore[misc]
     return [arrays[index] for index in range(len(values))]
+
+
+def on_host(value: Value) -> Floats:
+    """A value that is here already, as an array."""
+    if isinstance(value, Pending):
+        return value.result()
+    return np.asarray(value.double() if isinstance(value, Tensor) else value, dtype=np.float64)
 
 
 def transfer_together(indices: Sequence[int], tensors: Sequence[Tensor]) -> dict[int, Floats]:

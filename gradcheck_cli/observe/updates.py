@@ -14,16 +14,13 @@ from gradcheck_cli.observe.transfer import Value
 class Updates:
     """Holds a copy of the parameters from before the update until `measure`."""
 
-    def __init__(self, parameters: Sequence[Tensor], reducer: Reducer) -> None:
+    def __init__(self, parameters: Sequence[Tensor], moved: Reducer, after: Reducer) -> None:
         self._parameters = list(parameters)
         self._before = [parameter.detach().clone() for parameter in parameters]
-        self._reducer = reducer
+        self._moved, self._after = moved, after
 
     def measure(self) -> dict[str, Value]:
-        """`updates` (n,): L2 norm of each parameter's change; `largest` (n,): max |p| after it."""
-        torch._foreach_sub_(self._before, self._parameters)
-        updates = self._reducer.norms(self._before)
-        largest = [
-            parameter.abs().max() if parameter.numel() else parameter.new_zeros(()) for parameter in self._parameters
-        ]
-        return {"updates": updates, "largest": torch.stack([value.float() for value in largest])}
+        """`updates` (n,): L2 norm of each parameter's change; `after` (n, 6): its statistics after it."""
+        with torch.no_grad():
+            torch._foreach_sub_(self._before, self._parameters)
+            return {"updates": self._moved.norms(self._before), "after": self._after.measure(self._parameters)}

@@ -83,7 +83,7 @@ def make_recording(
         all_norms = {**dict.fromkeys(trainable, 0.1 * ripple(steps)), **(norms or {})}
     norm = table(all_norms, names, steps)
     has_gradient = table({name: present(value, steps) for name, value in all_norms.items()}, names, steps) == 1
-    total = np.sqrt(np.where(has_gradient, norm**2, 0).sum(axis=1))
+    total = np.hypot.reduce(np.where(has_gradient, norm, 0), axis=1)
     if grad_norm is not None:
         total = spread(grad_norm, steps)
     broken = {name: ~np.isfinite(norm[:, i]) * 1.0 for i, name in enumerate(names)}

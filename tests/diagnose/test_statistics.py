@@ -6,7 +6,7 @@ from statistics import median
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradcheck_cli.diagnose.statistics import condense, find_spikes, mann_kendall, robust_sigma, theil_sen
@@ -16,6 +16,7 @@ gappy = st.lists(st.one_of(numbers, st.just(math.nan)), max_size=25)
 tied = st.lists(st.one_of(st.integers(-3, 3).map(float), st.just(math.nan)), max_size=25)
 
 
+@settings(deadline=None)
 @given(gappy)
 def test_theil_sen_is_the_median_of_all_pairwise_slopes(y: list[float]) -> None:
     points = [(i, value) for i, value in enumerate(y) if not math.isnan(value)]
@@ -26,6 +27,7 @@ def test_theil_sen_is_the_median_of_all_pairwise_slopes(y: list[float]) -> None:
         assert theil_sen(y) == pytest.approx(median(slopes), abs=1e-6)
 
 
+@settings(deadline=None)
 @given(st.lists(numbers, min_size=2, max_size=25), numbers)
 def test_theil_sen_follows_a_line_added_to_the_series(y: list[float], slope: float) -> None:
     tilted = np.array(y) + slope * np.arange(len(y))
@@ -38,6 +40,7 @@ def test_theil_sen_withstands_outliers_that_least_squares_does_not() -> None:
     assert theil_sen(y) == pytest.approx(0.5)
 
 
+@settings(deadline=None)
 @given(tied)
 def test_mann_kendall_counts_pairs(y: list[float]) -> None:
     values = [value for value in y if not math.isnan(value)]
@@ -46,12 +49,14 @@ def test_mann_kendall_counts_pairs(y: list[float]) -> None:
     assert 0 <= trend.p <= 1
 
 
+@settings(deadline=None)
 @given(tied)
 def test_mann_kendall_of_the_reversed_series_has_the_opposite_sign(y: list[float]) -> None:
     forward, backward = mann_kendall(y), mann_kendall(y[::-1])
     assert (forward.s, forward.p) == (-backward.s, pytest.approx(backward.p))
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-3, 3), min_size=3, max_size=6))
 def test_mann_kendall_variance_is_that_of_all_orders(y: list[int]) -> None:
     """The p of the observed S must come from the true variance of S over all orders, ties included."""
@@ -73,6 +78,7 @@ def test_mann_kendall_of_a_textbook_series() -> None:
     assert trend.p == pytest.approx(8.3e-5, rel=0.01)
 
 
+@settings(deadline=None)
 @given(gappy)
 def test_robust_sigma_is_the_scaled_median_absolute_deviation(x: list[float]) -> None:
     values = [value for value in x if not math.isnan(value)]
@@ -87,6 +93,7 @@ def test_robust_sigma_estimates_the_deviation_of_a_normal_sample() -> None:
     assert robust_sigma(sample) == pytest.approx(2, rel=0.02)
 
 
+@settings(deadline=None)
 @given(st.lists(numbers, min_size=1, max_size=60), st.integers(1, 80))
 def test_condense_shortens_only_what_is_too_long_and_stays_within_the_range(y: list[float], longest: int) -> None:
     short = condense(y, longest)
@@ -123,6 +130,7 @@ def slow_spikes(values: list[float], window: int, minimum: int, sigmas: float, r
     return spikes
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.one_of(st.floats(-1, 1), st.sampled_from([-50.0, 3.0, 4.0, 5.0, 50.0])), max_size=60),
     st.integers(3, 12),

@@ -86,6 +86,14 @@ def test_a_name_wider_than_its_column_stays_on_one_line() -> None:
     assert name in render_table(report, View(80)).splitlines()
 
 
+def test_nothing_is_cut_where_even_the_least_has_no_room() -> None:
+    output = render_table(REPORTS["sick"], View(20))
+    assert "…" not in output
+    for layer in REPORTS["sick"].layers:
+        assert layer.name in output
+    assert output.count("✗ error\n") == sum(layer.status == "error" for layer in REPORTS["sick"].layers)
+
+
 def test_hostile_names_show_literally() -> None:
     output = render_table(REPORTS["hostile"], View(140))
     for shown in ("[red]fc[/red]", r"evil\x1b[2Jfc\x07", r"a\nb", "卷积.層", r"\u202eright-to-left", ":warning: [/]"):

@@ -2,7 +2,7 @@
 
 ## What it detects
 
-Parameters with `requires_grad` False.
+Parameters with `requires_grad` False, and what share of the model they make up.
 
 ## Why it matters
 

@@ -22,7 +22,8 @@ al., "PaLM", 2022, section 5.1, who went back and skipped those batches).
 On the log of the norm before clipping, over steps that are finite, not zero and not skipped by a GradScaler: a spike
 exceeds the median of the last 128 steps by 6 robust sigmas (1.4826 times the median absolute deviation) and is at least
 twice that median. This needs 20 earlier steps. From the fourth step on, a norm 100 times the largest so far is a spike
-too. Spikes enter no later window; norms that jump and stay up are therefore reported step by step. One finding a run:
+too. Spikes enter no later window; norms that jump and stay up are therefore reported step by step. A trend within the
+window widens the spread, and only larger spikes are seen. One finding a run:
 the worst step, all others in the evidence, and the parameters with the largest shares of that step's squared norm. Not
 evaluated with fewer than 4 such steps; with fewer than 21, by the second test only.
 """

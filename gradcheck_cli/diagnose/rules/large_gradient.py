@@ -32,6 +32,7 @@ import numpy as np
 
 from gradcheck_cli.diagnose.limits import Limits
 from gradcheck_cli.diagnose.rule import Outcome, rule
+from gradcheck_cli.diagnose.statistics import median
 from gradcheck_cli.diagnose.wording import describe_step, locate_step
 from gradcheck_cli.records import Recording, Severity
 
@@ -48,17 +49,17 @@ def check(recording: Recording, limits: Limits) -> Iterator[Outcome]:
     if not above:
         return
     worst = int(norms.argmax())
-    median = float(np.median(norms[usable]))
+    typical = median(norms[usable])
     yield check.finding(
         f"the global gradient norm is above {limits.large:.4g} on {above} of {int(usable.sum())} steps; the largest is"
-        f" {norms[worst]:.4g} at {describe_step(series, worst)}, the median {median:.4g}",
+        f" {norms[worst]:.4g} at {describe_step(series, worst)}, the median {typical:.4g}",
         "nothing to do if training is stable: the norm moves with the scale of the loss; otherwise take the mean of"
         " the loss and not its sum, standardise inputs and targets, clip near the median norm, lower the learning rate",
         step=worst,
         evidence={
             **locate_step(series, worst),
             "grad_norm": float(norms[worst]),
-            "median": median,
+            "median": typical,
             "limit": limits.large,
             "steps_above": above,
             "steps": int(usable.sum()),

@@ -21,9 +21,9 @@ Descent on Neural Networks Typically Occurs at the Edge of Stability", 2021).
 
 Start is the median of the first three losses, end that of the last three before the first non-finite one. It fires
 where end > start + 2 |start| (three times the start, for positive losses) and either the second half rises by a
-Mann-Kendall test (p < 0.05) or the next loss was not finite. For a loss that changes its sign or starts at 0, the
-largest |loss| of the first half takes the place of |start|, for a start near zero says nothing about scale. Not
-evaluated with fewer than 10 finite losses, or 4 where a non-finite one follows.
+Mann-Kendall test (p < 0.05) or the next loss was not finite. For a loss that changes its sign, the largest |loss| of
+the first half takes the place of |start|, for a start near zero says nothing about scale. Not evaluated with fewer than
+10 finite losses, or 4 where a non-finite one follows, nor for a loss that starts at exactly 0.
 """
 
 from __future__ import annotations
@@ -54,6 +54,9 @@ def check(recording: Recording, limits: Limits) -> Iterator[Outcome]:
         yield check.skip(f"{count(len(losses), 'step')} with a finite loss{until}, {fewest} are needed")
         return
     start, end = float(np.median(losses[:3])), float(np.median(losses[-3:]))
+    if start == 0:
+        yield check.skip("the loss starts at 0, so there is no scale to compare its rise with")
+        return
     limit = start + RISE * size_at_start(losses, start)
     trend = mann_kendall(condense(losses[len(losses) // 2 :]))
     rising = trend.s > 0 and trend.p < SIGNIFICANCE
@@ -78,7 +81,7 @@ def check(recording: Recording, limits: Limits) -> Iterator[Outcome]:
 
 
 def size_at_start(losses: Floats, start: float) -> float:
-    """What the rise is compared with: |start|, or the largest |loss| of the first half if that says nothing."""
-    if start == 0 or losses.min() < 0 < losses.max():
+    """What the rise is compared with: |start|, or the largest |loss| of the first half if the sign changes."""
+    if losses.min() < 0 < losses.max():
         return float(np.abs(losses[: len(losses) // 2]).max())
     return abs(start)

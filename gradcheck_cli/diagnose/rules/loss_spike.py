@@ -23,7 +23,8 @@ On the log of the loss (on the loss itself if any is not positive), over finite 
 last 128 steps by 6 robust sigmas (1.4826 times the median absolute deviation), after 20 earlier steps; or, from the
 fourth step on and for positive losses only, 100 times the largest loss so far. It also exceeds the median by a tenth
 of the size of the initial loss (median of |loss| over the first three steps): 0.003 among losses of 0.0001 is no
-event. Spikes enter no later window. One finding a run. Not evaluated with fewer than 4 finite losses; with fewer than
+event. While the loss falls fast, the fall itself widens the spread, and only larger spikes are seen. Spikes enter no
+later window. One finding a run. Not evaluated with fewer than 4 finite losses; with fewer than
 21, by the second test only, or not at all if any loss is not positive.
 """
 

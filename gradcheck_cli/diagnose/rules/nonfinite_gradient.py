@@ -2,7 +2,7 @@
 
 ## What it detects
 
-Gradients that hold NaN or infinite elements.
+Gradients that hold NaN or infinite elements, and the layer nearest to the loss where they do.
 
 ## Why it matters
 

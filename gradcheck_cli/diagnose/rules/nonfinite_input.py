@@ -2,7 +2,7 @@
 
 ## What it detects
 
-Batches that hold NaN or infinite elements.
+Batches that hold NaN or infinite elements, and the first such batch.
 
 ## Why it matters
 

@@ -2,7 +2,7 @@
 
 ## What it detects
 
-A loss that is NaN or infinite.
+A loss that is NaN or infinite, and the first step and batch that gave one.
 
 ## Why it matters
 

@@ -2,7 +2,7 @@
 
 ## What it detects
 
-Parameters that hold NaN or infinite elements.
+Parameters that hold NaN or infinite elements, and since which step they do.
 
 ## Why it matters
 

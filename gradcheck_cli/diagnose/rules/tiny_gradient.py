@@ -34,6 +34,7 @@ import numpy as np
 from gradcheck_cli.diagnose.limits import Limits
 from gradcheck_cli.diagnose.rule import Outcome, rule
 from gradcheck_cli.diagnose.selection import by_module
+from gradcheck_cli.diagnose.statistics import median
 from gradcheck_cli.diagnose.wording import list_names
 from gradcheck_cli.records import Finding, ParameterInfo, Recording, Severity
 
@@ -63,7 +64,7 @@ def median_norms(recording: Recording) -> dict[str, float]:
     """Of each parameter that had a finite gradient: the median of its norm."""
     norms = np.where(recording.statistics.has_gradient, recording.statistics.norm, np.nan)
     columns = {p.name: norms[np.isfinite(norms[:, i]), i] for i, p in enumerate(recording.parameters)}
-    return {name: float(np.median(column)) for name, column in columns.items() if len(column)}
+    return {name: median(column) for name, column in columns.items() if len(column)}
 
 
 def is_tiny(own: list[ParameterInfo], tiny: set[str]) -> bool:

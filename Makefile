@@ -1,0 +1,59 @@
+# `make` lists what there is. Set-up happens by itself, in .venv, and once.
+
+TORCH ?= torch==2.13.0
+PYTHON ?= python3
+
+VENV := .venv
+PYTHON_VENV := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+HEALTHY := sample_models/digits_cnn.py:build
+SICK := sample_models/deep_sigmoid_mlp.py:build
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint format bench docs clean FORCE
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(INSTALLED) ## Profile a healthy and a sick sample model
+	@echo '$$ gradcheck profile $(HEALTHY)'
+	@$(VENV)/bin/gradcheck profile $(HEALTHY)
+	@echo; echo '$$ gradcheck profile $(SICK)'
+	@$(VENV)/bin/gradcheck profile $(SICK); code=$$?; echo; \
+	echo "exit code $$code, expected 1: this model is sick"; test $$code -eq 1
+
+test: $(INSTALLED) ## Run the whole test suite
+	$(PYTHON_VENV) -m pytest
+
+lint: $(INSTALLED) ## Check style and types
+	$(PYTHON_VENV) -m ruff check .
+	$(PYTHON_VENV) -m ruff format --check .
+	$(PYTHON_VENV) -m mypy
+
+format: $(INSTALLED) ## Mend style as far as a tool can
+	$(PYTHON_VENV) -m ruff check --fix .
+	$(PYTHON_VENV) -m ruff format .
+
+bench: $(INSTALLED) ## Measure what gradcheck costs (some minutes)
+	$(PYTHON_VENV) -m benchmarks
+
+docs: $(INSTALLED) ## Make docs/rules.md from the rules' own documentation
+	$(PYTHON_VENV) docs/build_rules.py
+
+clean: ## Delete .venv and every cache
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Torch comes first and by its own name, so that `make TORCH=...` decides on the build and pip keeps it afterwards.
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("gradcheck needs Python 3.10 or newer: make PYTHON=python3.12")'
+	$(PYTHON_VENV) -m pip show --quiet pip 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
+	$(PYTHON_VENV) -m pip install --quiet '$(TORCH)'
+	$(PYTHON_VENV) -m pip install --quiet -e '.[dev]'
+	@echo '$(TORCH)' > $@
+
+ifneq ($(TORCH),$(shell cat $(INSTALLED) 2>/dev/null))
+$(INSTALLED): FORCE
+endif
+FORCE:

@@ -1,0 +1,113 @@
+"""Print every figure that gradcheck claims; `python -m benchmarks steps` prints one part."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.interleaved import Comparison, compare
+from benchmarks.models import RUNS, Run, gpt2_gradients
+from gradcheck_cli.observe.numerics import reducer_for
+from gradcheck_cli.observe.recorder import Recorder
+
+Row = tuple[str, str, Comparison, str]
+
+
+def steps() -> list[Row]:
+    """A profiled training step against the bare one, probed steps included."""
+    rows = []
+    for make in RUNS:
+        torch.manual_seed(0)
+        run = make()
+        recorder = Recorder(run.model, run.optimizer)
+        rows.append(
+            (run.name, "profiled / bare step", compare(run.train, lambda: profiled(run, recorder), 15), aim(run))
+        )
+    return rows
+
+
+def profiled(run: Run, recorder: Recorder) -> None:
+    with recorder:
+        run.train()
+
+
+def statistics() -> list[Row]:
+    """One pass of all statistics over 124M gradient elements."""
+    gradients = gpt2_gradients()
+    reducer = reducer_for(torch.device("cpu"))
+    memory = gradients[0].new_empty(0).set_(gradients[0].untyped_storage())
+    measured = partial(reducer.measure, gradients)
+    return [
+        ("GPT-2 small, 124M", "statistics / one read", compare(memory.sum, measured, 15), "<= 5"),
+        ("GPT-2 small, 124M", "statistics / six naive calls", compare(partial(naive, gradients), measured, 5), "< 1"),
+    ]
+
+
+def naive(gradients: list[torch.Tensor]) -> list[tuple[float, ...]]:
+    """The loop that is usually written."""
+    return [
+        (
+            g.norm().item(),
+            g.abs().max().item(),
+            g.mean().item(),
+            g.std().item(),
+            (g == 0).float().mean().item(),
+            float(torch.isfinite(g).all()),
+        )
+        for g in gradients
+    ]
+
+
+def wandb() -> list[Row]:
+    """The same steps under wandb.watch, offline, where wandb is installed."""
+    if importlib.util.find_spec("wandb") is None:
+        return []
+    from benchmarks.wandb_watch import watched
+
+    rows = []
+    for make in RUNS[:2]:
+        run, other = make(), make()
+        recorder = Recorder(run.model, run.optimizer)
+        with watched(other) as train:
+            compared = compare(train, partial(profiled, run, recorder), 7)
+        rows.append((run.name, "profiled / wandb.watch(log='all', log_freq=1)", compared, ""))
+    return rows
+
+
+def startup() -> list[Row]:
+    """`gradcheck --help` as a process, against importing typer."""
+    compared = compare(partial(python, "-c", "import typer"), partial(python, "-m", "gradcheck_cli", "--help"), 15)
+    return [("gradcheck --help", "process / python -c 'import typer'", compared, "<= 3")]
+
+
+def python(*arguments: str) -> None:
+    subprocess.run([sys.executable, *arguments], capture_output=True, check=True)
+
+
+AIMS = {"tiny MLP": "<= 1.15", "GPT, 10M parameters": "<= 1.03"}
+PARTS: dict[str, Callable[[], list[Row]]] = {
+    "steps": steps,
+    "statistics": statistics,
+    "wandb": wandb,
+    "startup": startup,
+}
+
+
+def main(names: list[str]) -> None:
+    table = Table("what", "ratio of", "median", "quartiles", "aim")
+    for name in names or PARTS:
+        for what, ratio, compared, wanted in PARTS[name]():
+            low, high = compared.spread
+            table.add_row(what, ratio, f"{compared.ratio:.3f}", f"{low:.3f} - {high:.3f}", wanted)
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,61 @@
+"""Write docs/rules.md from the rules' own documentation; `make docs` runs it, a test tells when it is due."""
+
+from __future__ import annotations
+
+import re
+from itertools import groupby
+from pathlib import Path
+
+from gradcheck_cli.diagnose.rules import RULES
+from gradcheck_cli.records import RuleInfo
+
+FAMILIES = {
+    "GC1": "GC1xx: flow through the layers",
+    "GC2": "GC2xx: stability over the steps",
+    "GC3": "GC3xx: non-finite values and magnitudes",
+}
+INTRODUCTION = """\
+# Rules
+
+All rules run on every recording. `gradcheck rules` lists them, `gradcheck rules GC101` prints the documentation of one.
+`--select` and `--ignore` choose by code or by its beginning (`--select GC1,GC203`), and a configuration file can give a
+code another severity: see [profile](profile.md#configuration). A rule that cannot judge a run says so in the report,
+under "not evaluated", with the reason.
+
+The severity below is the usual one; a finding can deviate, and its rule says when. An `error` is certain and harmful, a
+`warning` probably harmful, `info` worth knowing. A healthy model gets no error and no warning.
+
+This page is made of the rules' docstrings by `make docs`: edit those.
+"""
+
+
+def page() -> str:
+    """The whole page as Markdown."""
+    rules = [rule.info for rule in RULES]
+    sections = [INTRODUCTION]
+    for family, members in groupby(rules, key=lambda rule: rule.code[:3]):
+        sections += family_section(FAMILIES[family], list(members))
+    return "\n".join(sections)
+
+
+def family_section(title: str, rules: list[RuleInfo]) -> list[str]:
+    """A heading, a table of the family's rules, and each one's documentation."""
+    rows = [
+        f"| [{rule.code}](#{anchor(rule)}) | {rule.name} | {rule.severity.value} | {rule.summary} |" for rule in rules
+    ]
+    table = ["| code | name | severity | detects |", "|---|---|---|---|", *rows]
+    return [f"## {title}\n", "\n".join(table) + "\n", *(lower_headings(rule.documentation) + "\n" for rule in rules)]
+
+
+def anchor(rule: RuleInfo) -> str:
+    """The address of a rule's heading on the page."""
+    return f"{rule.code.lower()}-{rule.name}"
+
+
+def lower_headings(documentation: str) -> str:
+    """The documentation with its headings two levels down, below a family's."""
+    return re.sub(r"^(#{1,2}) ", r"##\1 ", documentation, flags=re.MULTILINE)
+
+
+if __name__ == "__main__":
+    (Path(__file__).parent / "rules.md").write_text(page(), encoding="utf-8")
