@@ -14,20 +14,18 @@ from gradcheck_cli.errors import ConfigError
 RUN, MEASURE, JUDGE, OUTPUT = "What to run", "What to measure", "What to report", "Where to"
 
 Target = Annotated[str, typer.Argument(help="path/to/file.py:callable or package.module:callable.", show_default=False)]
-Steps = Annotated[int | None, typer.Option(help="Optimizer steps to run. [default: 50]", rich_help_panel=RUN)]
-Device = Annotated[
-    str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps. [default: auto]", rich_help_panel=RUN)
-]
+Steps = Annotated[int | None, typer.Option(help="Optimizer steps to run. (default 50)", rich_help_panel=RUN)]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps. (default auto)", rich_help_panel=RUN)]
 Precision = Annotated[
-    str | None, typer.Option(help="fp32, bf16 or fp16, by autocast. [default: fp32]", rich_help_panel=RUN)
+    str | None, typer.Option(help="fp32, bf16 or fp16, by autocast. (default fp32)", rich_help_panel=RUN)
 ]
 Accumulate = Annotated[
-    int | None, typer.Option(metavar="K", help="Micro-batches per optimizer step. [default: 1]", rich_help_panel=RUN)
+    int | None, typer.Option(metavar="K", help="Micro-batches per optimizer step. (default 1)", rich_help_panel=RUN)
 ]
 Clip = Annotated[
     float | None, typer.Option(metavar="MAX_NORM", help="Clip the global gradient norm.", rich_help_panel=RUN)
 ]
-Seed = Annotated[int | None, typer.Option(help="Seed for Python, NumPy and torch. [default: 0]", rich_help_panel=RUN)]
+Seed = Annotated[int | None, typer.Option(help="Seed for Python, NumPy and torch. (default 0)", rich_help_panel=RUN)]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="Argument for the callable, read as YAML.", rich_help_panel=RUN),
@@ -49,11 +47,11 @@ Eager = Annotated[
 ]
 ProbeEvery = Annotated[
     int | None,
-    typer.Option(metavar="N", help="Look into modules every N steps. [default: 10]", rich_help_panel=MEASURE),
+    typer.Option(metavar="N", help="Look into modules every N steps. (default 10)", rich_help_panel=MEASURE),
 ]
 MaxRecordedSteps = Annotated[
     int | None,
-    typer.Option(metavar="N", help="Thin per-layer rows beyond. [default: 10000]", rich_help_panel=MEASURE),
+    typer.Option(metavar="N", help="Thin per-layer rows beyond. (default 10000)", rich_help_panel=MEASURE),
 ]
 StopAbove = Annotated[
     float | None, typer.Option(metavar="NORM", help="End at the first larger gradient norm.", rich_help_panel=MEASURE)
@@ -63,10 +61,10 @@ KeepGoing = Annotated[
     typer.Option("--keep-going", help="Go on after a non-finite loss.", rich_help_panel=MEASURE, show_default=False),
 ]
 Large = Annotated[
-    float | None, typer.Option(metavar="NORM", help="Threshold of GC107. [default: 100]", rich_help_panel=JUDGE)
+    float | None, typer.Option(metavar="NORM", help="Threshold of GC107. (default 100)", rich_help_panel=JUDGE)
 ]
 Tiny = Annotated[
-    float | None, typer.Option(metavar="NORM", help="Threshold of GC108. [default: 1e-8]", rich_help_panel=JUDGE)
+    float | None, typer.Option(metavar="NORM", help="Threshold of GC108. (default 1e-8)", rich_help_panel=JUDGE)
 ]
 Select = Annotated[
     list[str] | None, typer.Option(metavar="CODES", help="Only these rules (GC1, GC203).", rich_help_panel=JUDGE)
@@ -74,7 +72,7 @@ Select = Annotated[
 Ignore = Annotated[list[str] | None, typer.Option(metavar="CODES", help="Not these rules.", rich_help_panel=JUDGE)]
 FailOn = Annotated[
     str | None,
-    typer.Option(help="error, warning or never: what makes the exit code 1. [default: error]", rich_help_panel=JUDGE),
+    typer.Option(help="error, warning or never: what makes the exit code 1. (default error)", rich_help_panel=JUDGE),
 ]
 Config = Annotated[
     Path | None,
@@ -82,7 +80,7 @@ Config = Annotated[
 ]
 Format = Annotated[
     str | None,
-    typer.Option("-f", "--format", help="table or json, on stdout. [default: table]", rich_help_panel=OUTPUT),
+    typer.Option("-f", "--format", help="table or json, on stdout. (default table)", rich_help_panel=OUTPUT),
 ]
 Output = Annotated[
     list[str] | None,

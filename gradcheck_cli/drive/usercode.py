@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import sysconfig
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from gradcheck_cli.errors import GradcheckError, UserCodeError
 
 OWN = str(Path(__file__).resolve().parent.parent) + os.sep
+ORIGINAL = "Original Traceback (most recent call last):"
 LIBRARIES = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
 
 
@@ -25,12 +27,18 @@ def user_code(what: str, hint: str = "", kind: type[GradcheckError] = UserCodeEr
     except SystemExit as error:
         raise kind(f"{what}: the code called sys.exit({error.code!r})", hint, users_frames(error)) from error
     except BaseException as error:  # pytest.skip and asyncio.CancelledError are no Exception
-        raise kind(f"{what}: {type(error).__name__}: {first_line(error)}", hint, users_frames(error)) from error
+        raise kind(f"{what}: {headline(error)}", hint, users_frames(error)) from error
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message."""
-    return (str(error).strip().splitlines() or ["(no message)"])[0]
+def headline(error: BaseException) -> str:
+    """An error's type and the first line of its message; of a data loader's worker the last, which says why."""
+    try:
+        lines = str(error).strip().splitlines()
+    except Exception:  # an error whose own __str__ fails
+        lines = []
+    if ORIGINAL in lines:
+        return lines[-1]
+    return f"{type(error).__name__}: {lines[0] if lines else '(no message)'}"
 
 
 def users_frames(error: BaseException) -> str:
@@ -43,8 +51,20 @@ def users_frames(error: BaseException) -> str:
         frames = [frame for frame in part.stack if is_users(frame.filename)]
         # None: no heading either
         part.stack = traceback.StackSummary.from_list(frames) if frames else None  # type: ignore[assignment]
-    text = "".join(trimmed.format()).rstrip()
-    return text if "\n" in text else ""
+    lines = list(without_library_frames("".join(trimmed.format()).splitlines()))
+    return "\n".join(lines) if len(lines) > 1 else ""
+
+
+def without_library_frames(lines: Iterable[str]) -> Iterator[str]:
+    """Drop the frames of libraries from a traceback that is text: a data loader's worker sends one as its message."""
+    indent, dropping = 0, False
+    for line in lines:
+        if frame := re.match(r'( *)File "([^"]+)", line \d+', line):
+            indent, dropping = len(frame[1]), not is_users(frame[2])
+        elif line[: indent + 1].strip():  # the frame's own lines are indented further
+            dropping = False
+        if not dropping:
+            yield line
 
 
 def chain(error: traceback.TracebackException) -> Iterator[traceback.TracebackException]:

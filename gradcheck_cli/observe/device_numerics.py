@@ -42,12 +42,12 @@ class DeviceReducer:
         """(n, 6) float64 on the device, see `numerics.Reducer.measure`."""
         values = [stored_values(tensor).reshape(-1) for tensor in tensors]
         stored = self._column([value.numel() for value in values])
-        counts = self._column([max(tensor.numel(), 1) for tensor in tensors])
-        pivots = [value[:1].to(self._dtype) for value in values]
+        counts = self._column([tensor.numel() for tensor in tensors])
+        pivots = [first_of(value).to(self._dtype) for value in values]
         sums, largest = self._accumulate(values, pivots)
         total, squares, zeros, nonfinite, shifted, shifted_squares = sums.unbind(1)
-        pivot = torch.cat([p if p.numel() else p.new_zeros(1) for p in pivots])
-        implicit = counts - stored
+        pivot = torch.cat(pivots)
+        implicit, counts = counts - stored, counts.clamp(min=1)
         mean = total / counts
         # Around the first element, which may be far from the mean by at most sqrt(n) standard deviations.
         shifted = shifted - implicit * pivot
@@ -76,8 +76,8 @@ class DeviceReducer:
     def _fill(self, pieces: list[Piece], values: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         rows = torch.zeros(sum(piece.rows for piece in pieces), WIDTH, dtype=self._dtype, device=self._device)
         flat = rows.view(-1)
-        views = [flat[p.first_row * WIDTH :][: p.stop - p.start] for p in pieces]
-        torch._foreach_copy_(views, [values[p.tensor][p.start : p.stop] for p in pieces])
+        views = [flat.narrow(0, p.first_row * WIDTH, p.stop - p.start) for p in pieces]
+        torch._foreach_copy_(views, [values[p.tensor].narrow(0, p.start, p.stop - p.start) for p in pieces])
         return rows, views
 
     def _accumulate(self, values: Sequence[Tensor], pivots: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -89,12 +89,18 @@ class DeviceReducer:
             owners = self._owners(pieces)
             of_pieces = torch.tensor([p.tensor for p in pieces]).to(self._device, non_blocking=True)
             largest.scatter_reduce_(0, owners, rows.abs().amax(1), "amax")
-            plain = [rows.sum(1), rows.square().sum(1), (rows == 0).sum(1), (~rows.isfinite()).sum(1)]
+            nonfinite = (rows * 0 != 0).sum(1)  # inf * 0 and nan * 0 are nan
+            plain = [rows.sum(1), rows.square().sum(1), (rows == 0).sum(1), nonfinite]
             torch._foreach_sub_(views, [pivots[p.tensor] for p in pieces])
             table = torch.stack([*plain, rows.sum(1), rows.square().sum(1)], dim=1)
             sums.index_add_(0, owners, table.to(self._dtype))
-            sums[:, 2].index_add_(0, of_pieces, -padding)
+            sums.select(1, 2).index_add_(0, of_pieces, -padding)
         return sums, largest
+
+
+def first_of(values: Tensor) -> Tensor:
+    """(1,): the first value, or 0 where there is none."""
+    return values.narrow(0, 0, 1) if values.numel() else values.new_zeros(1)
 
 
 def plan(numels: Sequence[int]) -> list[list[Piece]]:

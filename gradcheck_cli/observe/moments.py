@@ -11,14 +11,15 @@ from torch import Tensor
 
 from gradcheck_cli.records import Bools, Floats
 
-ValuesOf = Callable[[int, int], Tensor]
+ValuesOf = Callable[[int], Tensor]
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Sums over n tensors in some steps: arrays of shape (steps, n), `count` of (n,) elements.
+    """Sums over the elements of n tensors: arrays of shape (n,).
 
-    `total` is the sum of x, `squares` of x^2, `largest` the maximum of |x|, `zeros` the number of exact zeros.
+    `count` is the number of elements, `total` the sum of x, `squares` of x^2, `largest` the maximum of |x|, `zeros`
+    the number of exact zeros.
     """
 
     count: Floats
@@ -29,31 +30,37 @@ class Moments:
 
 
 def statistics_of(moments: Moments, values: ValuesOf) -> Floats:
-    """(steps, n, 6): norm, mean, std, max |x|, zero fraction and number of non-finite elements.
+    """(n, 6): norm, mean, std, max |x|, zero fraction and number of non-finite elements.
 
-    Where sums do not suffice, `values(step, tensor)` is looked at again.
+    Where sums do not suffice, the elements `values(i)` of tensor i are looked at again.
     """
-    statistics = np.zeros((*moments.total.shape, 6))
-    np.sqrt(moments.squares, out=statistics[..., 0])
-    mean = np.divide(moments.total, moments.count, out=statistics[..., 1])
-    variance = moments.squares / moments.count - mean * mean
-    np.sqrt(variance, out=statistics[..., 2])
-    statistics[..., 3] = moments.largest
-    np.divide(moments.zeros, moments.count, out=statistics[..., 4])
+    count, squares = moments.count, moments.squares
+    statistics = np.zeros((len(count), 6))
+    mean = moments.total / count
+    mean_squares = mean * mean
+    variance = squares / count - mean_squares
+    np.sqrt(squares, out=statistics[:, 0])
+    statistics[:, 1] = mean
+    np.sqrt(variance, out=statistics[:, 2])
+    statistics[:, 3] = moments.largest
+    np.divide(moments.zeros, count, out=statistics[:, 4])
     # In float64, E[x^2] - E[x]^2 keeps six digits only while it is above 1e-7 of E[x]^2.
-    sound = (variance > 1e-7 * mean * mean) & in_range(moments.squares)
-    for step, tensor in np.argwhere(~sound).tolist():
-        correct(statistics[step, tensor], values(step, tensor), int(moments.count[tensor]))
+    sound = (variance > 1e-7 * mean_squares) & in_range(squares)
+    if not sound.all():
+        for index in np.flatnonzero(~sound).tolist():
+            correct(statistics[index], values(index), int(count[index]))
     return statistics
 
 
 def norms_of(squares: Floats, values: ValuesOf) -> Floats:
-    """(steps, n): the L2 norms from sums of squares (steps, n)."""
+    """(n,): the L2 norms from sums of squares (n,)."""
     norms: Floats = np.sqrt(squares)
-    for step, tensor in np.argwhere(~in_range(squares)).tolist():
-        tensor_values = values(step, tensor)
-        if tensor_values.any() and tensor_values.isfinite().all():
-            norms[step, tensor] = exact(tensor_values)[0]
+    sound = in_range(squares)
+    if not sound.all():
+        for index in np.flatnonzero(~sound).tolist():
+            again = values(index)
+            if again.any() and again.isfinite().all():
+                norms[index] = exact(again)[0]
     return norms
 
 
@@ -70,20 +77,24 @@ def correct(statistics: Floats, values: Tensor, count: int) -> None:
     largest = statistics[3]
     if not np.isfinite(largest):
         statistics[5] = values.numel() - int(torch.isfinite(values).sum())
-    elif largest == 0 or count == 1:
+    if statistics[5]:
+        return
+    if count == 1 and largest > 0:
         statistics[0], statistics[2] = largest, 0.0
+    elif not values.any():
+        statistics[2] = 0.0
     else:
-        norm, mean, std = exact(values)
+        norm, mean, std, statistics[3] = exact(values)
         share = values.numel() / count
         spread = np.hypot(std * np.sqrt(share), mean * np.sqrt(share * (1 - share)))
         statistics[:3] = norm, mean * share, spread
 
 
-def exact(values: Tensor) -> tuple[float, float, float]:
-    """norm, mean and std of finite values that are not all zero, in two passes over values scaled to at most 1."""
+def exact(values: Tensor) -> tuple[float, float, float, float]:
+    """norm, mean, std and max |x| of finite values, not all zero, in two passes over values scaled to at most 1."""
     wide = values.to(torch.float64)
     largest = float(wide.abs().max())
     scaled = wide / largest
     mean = scaled.mean()
     std = (scaled - mean).square().mean().sqrt()
-    return float(scaled.norm()) * largest, float(mean) * largest, float(std) * largest
+    return float(scaled.norm()) * largest, float(mean) * largest, float(std) * largest, largest

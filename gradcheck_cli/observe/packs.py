@@ -1,12 +1,15 @@
-"""Small tensors side by side in one buffer, some steps under one another, so that one pass reduces them all.
+"""Small tensors side by side in one buffer, so that one pass reduces them all.
 
-A step of a small model takes as long as a hundred calls of NumPy: a call must serve many tensors and many steps.
+A step of a small model takes as long as a hundred calls of NumPy. So a step only copies its tensors into a ring; a
+few steps later they are reduced together, one after the other in a float64 buffer that stays in the cache, by code
+that does too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,79 +18,91 @@ from torch import Tensor
 from gradcheck_cli.observe.moments import Moments, norms_of, statistics_of
 from gradcheck_cli.records import Floats
 
-ELEMENTS = 1 << 18  # what a pack may hold: at most 4 MiB of float64 twice, and mostly within the cache
+ELEMENTS = 1 << 17
+RING = 1 << 20
 STEPS = 16
 
 
-class Pack:
-    """Room for STEPS steps (fewer, if the tensors are large) of the tensors at `indices`."""
+class Bench:
+    """Room to work for all packs of a reducer: values of one step and their squares, in float64."""
 
-    def __init__(self, indices: Sequence[int], tensors: Sequence[Tensor], norms_only: bool) -> None:
-        self.indices = list(indices)
-        self._norms_only = norms_only
+    def __init__(self) -> None:
+        self.values, self.squares = np.zeros((2, ELEMENTS))
+
+
+@dataclass
+class Pending:
+    """Results that are complete once the packs that owe them are settled."""
+
+    results: Floats
+    packs: Sequence[Pack]
+
+    def settle(self) -> Floats:
+        """The results; reduces all steps that wait, this one and others."""
+        for pack in self.packs:
+            pack.settle()
+        return self.results
+
+
+class Pack:
+    """A ring for up to STEPS steps of the tensors at `indices`, at most ELEMENTS elements in each."""
+
+    def __init__(self, indices: Sequence[int], tensors: Sequence[Tensor], norms_only: bool, bench: Bench) -> None:
         sizes = [tensors[i].numel() for i in indices]
         ends = np.cumsum(sizes)
-        self._starts = ends - sizes
+        width = sum(sizes)
+        wide = any(tensors[i].dtype is torch.float64 for i in indices)
+        self._indices, self._norms_only = list(indices), norms_only
+        self._starts: Any = ends - sizes
         self._bounds = list(zip(self._starts.tolist(), ends.tolist(), strict=True))
         self._counts = np.array(sizes, dtype=np.float64)
-        self._capacity = max(1, min(STEPS, ELEMENTS // sum(sizes)))
-        double = any(tensors[i].dtype is torch.float64 for i in indices)
-        self._rows = torch.zeros(self._capacity, sum(sizes), dtype=torch.float64 if double else torch.float32)
-        self._wide, self._squares = np.zeros((2, *self._rows.shape))
-        self._views = [
-            [row[i:j].view(tensors[k].shape) for (i, j), k in zip(self._bounds, indices, strict=True)]
-            for row in self._rows
+        steps = max(1, min(STEPS, RING // width))
+        ring = torch.zeros(steps, width, dtype=torch.float64 if wide else torch.float32)
+        shapes = [tensors[i].shape for i in indices]
+        self._views: list[list[Tensor]] = [
+            [row[i:j].view(shape) for (i, j), shape in zip(self._bounds, shapes, strict=True)] for row in ring
         ]
+        self._rows = ring.numpy()
+        self._values, self._squares = bench.values[:width], bench.squares[:width]
         self._waiting: list[Floats] = []
 
     def put(self, tensors: Sequence[Tensor], out: Floats) -> None:
-        """Copy a step's tensors in; their results will be written to `out[indices]`, at `settle` at the latest."""
-        torch._foreach_copy_(self._views[len(self._waiting)], [tensors[i] for i in self.indices])
+        """Copy a step's tensors in; their results will stand in `out[indices]`, at `settle` at the latest."""
+        torch._foreach_copy_(self._views[len(self._waiting)], [tensors[i] for i in self._indices])
         self._waiting.append(out)
-        if len(self._waiting) == self._capacity:
+        if len(self._waiting) == len(self._rows):
             self.settle()
 
     def settle(self) -> None:
-        """Reduce all steps that wait."""
-        steps = len(self._waiting)
-        if not steps:
-            return
+        """Reduce every step that waits."""
         with np.errstate(all="ignore"):
-            np.copyto(self._wide[:steps], self._rows[:steps].numpy())
-            np.multiply(self._wide[:steps], self._wide[:steps], out=self._squares[:steps])
-            results = self._norms(steps) if self._norms_only else self._statistics(steps)
-        for out, result in zip(self._waiting, results, strict=True):
-            out[self.indices] = result
+            for views, row, out in zip(self._views, self._rows, self._waiting, strict=False):
+                np.copyto(self._values, row)
+                np.multiply(self._values, self._values, out=self._squares)
+                squares = self._each(np.add, self._squares)
+                if self._norms_only:
+                    out[self._indices] = norms_of(squares, views.__getitem__)
+                else:
+                    out[self._indices] = statistics_of(self._moments(squares), views.__getitem__)
         self._waiting = []
 
-    def _norms(self, steps: int) -> Floats:
-        return norms_of(self._each(np.add, self._squares[:steps]), self._values)
-
-    def _statistics(self, steps: int) -> Floats:
-        moments = Moments(
+    def _moments(self, squares: Floats) -> Moments:
+        return Moments(
             count=self._counts,
-            total=self._each(np.add, self._wide[:steps]),
-            squares=self._each(np.add, self._squares[:steps]),
-            largest=np.sqrt(self._each(np.maximum, self._squares[:steps])),
-            zeros=self._count_zeros(steps),
+            total=self._each(np.add, self._values),
+            squares=squares,
+            largest=np.sqrt(self._each(np.maximum, self._squares)),
+            zeros=self._count_zeros(),
         )
-        return statistics_of(moments, self._values)
 
     def _each(self, reduction: np.ufunc, values: Floats) -> Floats:
-        """Reduce values (steps, elements) to (steps, tensors)."""
-        steps, width = values.shape
-        starts = (np.arange(steps)[:, None] * width + self._starts).ravel()
-        return cast(Floats, reduction.reduceat(values.ravel(), starts).reshape(steps, -1))
+        return cast(Floats, reduction.reduceat(values, self._starts))
 
-    def _count_zeros(self, steps: int) -> Floats:
-        zeros = np.zeros((steps, len(self.indices)))
-        for step, is_zero in enumerate(self._wide[:steps] == 0):
-            if np.count_nonzero(is_zero):
-                zeros[step] = [np.count_nonzero(is_zero[i:j]) for i, j in self._bounds]
-        return zeros
-
-    def _values(self, step: int, tensor: int) -> Tensor:
-        return cast(Tensor, self._views[step][tensor])
+    def _count_zeros(self) -> Floats:
+        is_zero = self._values == 0
+        if not np.count_nonzero(is_zero):
+            return np.zeros(len(self._indices))
+        return np.array([np.count_nonzero(is_zero[i:j]) for i, j in self._bounds], dtype=np.float64)
 
 
 def split_by_size(indices: Sequence[int], sizes: Sequence[int]) -> list[list[int]]:

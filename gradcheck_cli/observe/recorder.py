@@ -79,8 +79,7 @@ class Recorder:
         self._probed = [i for i, (info, m) in enumerate(self._modules) if bears_weights(m) and not info.compiled]
         self._probes = Probes([self._modules[i][1] for i in self._probed])
         device = self._tensors[0].device
-        reducers = [reducer_for(device) for _ in range(5)]  # each keeps its buffers for its own shapes
-        self._gradients, self._clipped, self._weights, self._moved, self._after = reducers
+        self._reducer = reducer_for(device)
         self._on_host = device.type == "cpu"
         self._store = Store(self._norms(), self._trainable, self._settings.max_rows)
         self._unscaled: dict[int, tuple[Tensor, Tensor]] = {}
@@ -154,11 +153,11 @@ class Recorder:
             self._measure()
             self._note_settings()
             if self._draft.probing:
-                self._updates = Updates(self._trainable_tensors, self._moved, self._after)
+                self._updates = Updates(self._trainable_tensors, self._reducer)
 
     @timed
     def after_update(self, optimizer: Optimizer) -> None:
-        if optimizer is self._optimizer:
+        if optimizer is self._optimizer and self._draft.measured:  # else a step inside the step that just ended
             if self._updates:
                 self._draft.values.update(self._updates.measure())
             self._end_step()
@@ -186,14 +185,14 @@ class Recorder:
         self._draft.present = self._present  # the same list for as long as it holds, to save memory
         with torch.no_grad():
             if present:
-                self._draft.values["statistics"] = self._gradients.measure([g for g in gradients if g is not None])
-            self._draft.values["weights"] = self._weights.norms(self._trainable_tensors)
+                self._draft.values["statistics"] = self._reducer.measure([g for g in gradients if g is not None])
+            self._draft.values["weights"] = self._reducer.norms(self._trainable_tensors)
         self._draft.measured = True
 
     def _note_settings(self) -> None:
         if self._draft.clipping and self._present:
             clipped = [self._tensors[i].grad for i in self._present]
-            self._draft.values["clipped"] = self._clipped.norms([g for g in clipped if g is not None])
+            self._draft.values["clipped"] = self._reducer.norms([g for g in clipped if g is not None])
         self._draft.lr = [group["lr"] for group in self._optimizer.param_groups]
 
     def _end_step(self) -> None:
@@ -238,4 +237,4 @@ class Recorder:
 
     def _norms(self) -> Floats:
         with torch.no_grad():
-            return to_host([self._weights.norms(self._tensors)])[0]
+            return to_host([self._reducer.norms(self._tensors)])[0]

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradcheck_cli.observe.host_numerics import Pending
+from gradcheck_cli.observe.packs import Pending
 from gradcheck_cli.records import Floats
 
-Value = Tensor | Floats | float | Pending
+Value = Tensor | Pending | Floats | float
 
 
 def to_host(values: Sequence[Value]) -> list[Floats]:
@@ -31,8 +31,8 @@ def to_host(values: Sequence[Value]) -> list[Floats]:
 def on_host(value: Value) -> Floats:
     """A value that is here already, as an array."""
     if isinstance(value, Pending):
-        return value.result()
-    return np.asarray(value.double() if isinstance(value, Tensor) else value, dtype=np.float64)
+        return value.settle()
+    return np.asarray(value.detach().double() if isinstance(value, Tensor) else value, dtype=np.float64)
 
 
 def transfer_together(indices: Sequence[int], tensors: Sequence[Tensor]) -> dict[int, Floats]:

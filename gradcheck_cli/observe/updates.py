@@ -14,13 +14,13 @@ from gradcheck_cli.observe.transfer import Value
 class Updates:
     """Holds a copy of the parameters from before the update until `measure`."""
 
-    def __init__(self, parameters: Sequence[Tensor], moved: Reducer, after: Reducer) -> None:
+    def __init__(self, parameters: Sequence[Tensor], reducer: Reducer) -> None:
         self._parameters = list(parameters)
         self._before = [parameter.detach().clone() for parameter in parameters]
-        self._moved, self._after = moved, after
+        self._reducer = reducer
 
     def measure(self) -> dict[str, Value]:
         """`updates` (n,): L2 norm of each parameter's change; `after` (n, 6): its statistics after it."""
         with torch.no_grad():
             torch._foreach_sub_(self._before, self._parameters)
-            return {"updates": self._moved.norms(self._before), "after": self._after.measure(self._parameters)}
+            return {"updates": self._reducer.norms(self._before), "after": self._reducer.measure(self._parameters)}

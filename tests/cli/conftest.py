@@ -71,7 +71,11 @@ def gradcheck(start: Callable[..., subprocess.Popen[str]]) -> Gradcheck:
 @pytest.fixture
 def write(folder: Path) -> Callable[[str], None]:
     """Write the user's `train.py`."""
-    return lambda source: (folder / "train.py").write_text(textwrap.dedent(source)) and None
+
+    def save(source: str) -> None:
+        (folder / "train.py").write_text(textwrap.dedent(source))
+
+    return save
 
 
 def assert_refused(ended: subprocess.CompletedProcess[str], *words: str) -> None:

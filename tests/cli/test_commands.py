@@ -20,16 +20,13 @@ LOADED = "from pathlib import Path\nPath('imported').touch()\nfrom healthy impor
     ("output", "words"),
     [
         ("nowhere/run.json", ["cannot write nowhere/run.json", "no directory", "mkdir -p"]),
-        (".", ["cannot tell the format of ."]),
         ("run.docx", ["cannot tell the format of run.docx", ".json"]),
-        ("dir.json", ["cannot write dir.json", "it is a directory"]),
     ],
 )
 def test_an_output_that_cannot_be_written_is_refused_before_the_run(
     gradcheck: Gradcheck, write: Callable[[str], None], folder: Path, output: str, words: list[str]
 ) -> None:
     write(LOADED)
-    (folder / "dir.json").mkdir()
     before = sorted(folder.rglob("*"))
     assert_refused(gradcheck("profile", "train.py:build", "-o", "good.json", "-o", output), "error: ", "hint: ", *words)
     assert sorted(folder.rglob("*")) == before, "nothing was run, and nothing written"
@@ -39,10 +36,8 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_run(
     ("arguments", "words"),
     [
         (["--steps", "0"], ["--steps must be a whole number of at least 1, not 0"]),
-        (["--precision", "fp8"], ["--precision must be one of fp32, bf16, fp16, not 'fp8'"]),
         (["--set", "width"], ["--set width is not NAME=VALUE", "--set hidden=256"]),
         (["-f", "npz"], ["no such format for stdout: npz", "table, json"]),
-        (["--config", "missing.yaml"], ["cannot read missing.yaml: No such file"]),
         (["--no-such-option"], ["No such option"]),
     ],
 )
@@ -64,7 +59,7 @@ def test_rules_are_listed(gradcheck: Gradcheck) -> None:
         assert rule.name in ended.stdout
 
 
-@pytest.mark.parametrize("name", ["GC101", "gc101", "vanishing-gradient"])
+@pytest.mark.parametrize("name", ["gc101", "vanishing-gradient"])
 def test_a_rule_is_documented(gradcheck: Gradcheck, name: str) -> None:
     ended = gradcheck("rules", name)
     assert ended.returncode == 0

@@ -63,9 +63,7 @@ def test_the_second_ends_a_step_that_hangs(start: Start, write: Callable[[str], 
     assert_no_frame_of_ours(ended.stderr)
 
 
-def test_during_the_import_there_is_nothing_to_report(
-    start: Start, write: Callable[[str], None], folder: Path
-) -> None:
+def test_during_the_import_there_is_nothing_to_report(start: Start, write: Callable[[str], None], folder: Path) -> None:
     write("import pathlib, time\npathlib.Path('here').touch()\ntime.sleep(600)\n")
     ended = interrupt(start("profile", "train.py:build"), folder / "here")
     assert_refused(ended, "error: interrupted")

@@ -86,7 +86,7 @@ def test_report_with_a_configuration(gradcheck: Gradcheck, recorded: Path, folde
     assert gradcheck("report", "sick.npz", "--fail-on", "never").returncode == 0
 
 
-@pytest.mark.parametrize("name", ["missing.npz", "tiny.py", "."])
+@pytest.mark.parametrize("name", ["missing.npz", "tiny.py"])
 def test_what_is_no_recording(gradcheck: Gradcheck, name: str) -> None:
     assert_refused(gradcheck("report", name, "-o", "x.json"), "error: ", name, "hint: ", "-o run.npz")
 
@@ -95,14 +95,18 @@ def test_damaged_recordings_are_refused_in_words(recorded: Path) -> None:
     content = recorded.read_bytes()
     damaged = [content[:cut] for cut in range(0, len(content), 97)]
     damaged += [content[:at] + bytes([content[at] ^ 255]) + content[at + 1 :] for at in range(0, len(content), 31)]
-    refused = 0
-    for candidate in damaged:
-        try:
-            archive.loads(candidate)
-        except RecordingError as error:
-            refused += 1
-            assert "not a recording" in error.message
-    assert refused > len(damaged) / 2
+    messages = [message for candidate in damaged if (message := refusal_of(candidate))]
+    assert len(messages) > len(damaged) / 2
+    assert all(message.startswith("not a recording of gradcheck: ") for message in messages)
+
+
+def refusal_of(content: bytes) -> str:
+    """Why it is no recording; empty where it is one all the same: not every byte of a zip file is looked at."""
+    try:
+        archive.loads(content)
+    except RecordingError as error:
+        return error.message
+    return ""
 
 
 def test_a_recording_of_a_newer_format_asks_for_an_upgrade(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,12 +10,13 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from torch import Tensor
 
 from gradcheck_cli import pipeline
 from gradcheck_cli.config import Settings
 from gradcheck_cli.errors import GradcheckError
 from gradcheck_cli.records import Report
-from tests.drive.training import TINY
+from tests.drive.training import TINY, Parts, state_of
 
 Run = tuple[Report, GradcheckError | None]
 
@@ -61,3 +62,28 @@ def profile(folder: Path) -> Callable[..., Run]:
         return pipeline.profile("in_memory:build", Settings(**{"steps": 3, **settings}))
 
     return run
+
+
+@pytest.fixture
+def trained(profile: Callable[..., Run]) -> Callable[..., tuple[dict[str, Tensor], Run]]:
+    """The model's state after gradcheck has trained it, and the report."""
+
+    def train(build: Callable[[], Parts], **settings: Any) -> tuple[dict[str, Tensor], Run]:
+        made: list[Parts] = []
+
+        def build_and_keep() -> Parts:
+            made.append(build())
+            return made[0]
+
+        run = profile(build_and_keep, **settings)
+        assert run[1] is None
+        return state_of(made[0]), run
+
+    return train
+
+
+def assert_only_the_users_frames(details: str) -> None:
+    """All frames of a traceback are in the user's files."""
+    frames = [line for line in details.splitlines() if line.lstrip().startswith('File "')]
+    assert frames
+    assert all("train.py" in frame or "tiny.py" in frame for frame in frames)

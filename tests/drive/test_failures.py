@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gradcheck_cli import pipeline
-from gradcheck_cli.config import Settings
-from gradcheck_cli.errors import GradcheckError, TargetError, UserCodeError
-from tests.drive.conftest import Run
+from gradcheck_cli.errors import GradcheckError, UserCodeError
+from tests.drive.conftest import Run, assert_only_the_users_frames
 
 Profile = Callable[..., Run]
 
@@ -44,12 +41,6 @@ def failure(profile_file: Profile, source: str, **settings: Any) -> GradcheckErr
     assert report.exit_code == 2
     assert report.error == error.message
     return error
-
-
-def assert_only_the_users_frames(details: str) -> None:
-    frames = [line for line in details.splitlines() if line.lstrip().startswith('File "')]
-    assert frames
-    assert all("train.py" in frame or "tiny.py" in frame for frame in frames)
 
 
 @pytest.mark.parametrize(
@@ -189,82 +180,6 @@ def test_a_dataloader_that_cannot_be_iterated_at_all(profile_file: Profile) -> N
         """)
 
 
-NOT_IMPORTED = {
-    "syntax": ("def build(:\n", "SyntaxError"),
-    "import": ("import not_installed\n", "No module named 'not_installed'"),
-    "raise": ("def deep(): raise KeyError('x')\ndeep()\n", "KeyError: 'x'"),
-    "exit": ("import sys\nsys.exit(0)\n", "sys.exit(0)"),
-    "quit": ("raise SystemExit\n", "sys.exit(None)"),
-    "argparse": (
-        "import argparse as a\np = a.ArgumentParser()\np.add_argument('x')\np.parse_args()\n",
-        "sys.exit(2)",
-    ),
-    "base": ("class Stop(BaseException): pass\nraise Stop('now')\n", "Stop: now"),
-    "sibling": ("import broken\n", "ZeroDivisionError"),
-}
-
-
-@pytest.mark.parametrize("case", NOT_IMPORTED)
-@pytest.mark.parametrize("target", ["train.py:build", "train:build"])
-def test_a_file_that_cannot_be_imported(folder: Path, case: str, target: str) -> None:
-    source, message = NOT_IMPORTED[case]
-    (folder / "broken.py").write_text("1 / 0\n")
-    (folder / "train.py").write_text(source)
-    with pytest.raises(TargetError) as caught:
-        pipeline.profile(target, Settings())
-    error = caught.value
-    assert "cannot be imported" in error.message
-    assert message in error.message
-    frames = [line for line in error.details.splitlines() if line.lstrip().startswith('File "')]
-    assert frames
-    assert all(str(folder) in frame for frame in frames)
-
-
-def test_a_callable_that_fails(profile_file: Profile) -> None:
-    with pytest.raises(TargetError) as caught:
-        profile_file("def deep(): return 1 / 0\ndef build(): return deep()\n")
-    assert "train.py:build failed: ZeroDivisionError" in caught.value.message
-    assert_only_the_users_frames(caught.value.details)
-    assert "in deep\n" in caught.value.details
-
-
-def test_a_result_that_cannot_be_read(profile_file: Profile) -> None:
-    with pytest.raises(TargetError) as caught:
-        profile_file("""
-            from tiny import *
-            class Lazily:
-                dataloader = data()
-                @property
-                def model(self): raise RuntimeError("no weights")
-            def build(): return Lazily()
-        """)
-    assert "RuntimeError: no weights" in caught.value.message
-    assert_only_the_users_frames(caught.value.details)
-
-
-def test_a_file_beside_gradchecks_own_is_the_users(profile_file: Profile, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A project whose path merely begins like gradcheck's is not gradcheck's."""
-    from gradcheck_cli.drive import usercode
-
-    package = str(Path(usercode.__file__).parents[1])
-    assert usercode.is_users(f"{package}_experiments/train.py")
-    assert not usercode.is_users(f"{package}/pipeline.py")
-
-
-@pytest.mark.parametrize(("name", "message"), [("muon", "2D"), ("lbfgs", "closure"), ("adamm", "adamm")])
-def test_an_optimizer_that_cannot_be_made(profile_file: Profile, name: str, message: str) -> None:
-    with pytest.raises(GradcheckError) as caught:
-        profile_file("from tiny import *\ndef build(): return net(), data(), mse", optimizer=name)
-    assert f"--optimizer {name}" in caught.value.message
-    assert message in caught.value.message
-    assert "adamw" in caught.value.hint
-
-
-def test_a_learning_rate_needs_an_optimizer(profile_file: Profile) -> None:
-    with pytest.raises(GradcheckError, match="--lr was given without --optimizer"):
-        profile_file("from tiny import *\ndef build(): return net(), data(), mse", lr=0.1)
-
-
 def test_nothing_of_a_failed_run_stays_behind(profile_file: Profile) -> None:
     import signal
 
@@ -273,3 +188,21 @@ def test_nothing_of_a_failed_run_stays_behind(profile_file: Profile) -> None:
     before = signal.getsignal(signal.SIGINT), torch.autograd.backward
     failure(profile_file, step_that("raise ValueError"))
     assert (signal.getsignal(signal.SIGINT), torch.autograd.backward) == before
+
+
+def test_a_worker_process_that_fails_is_shown_like_the_users_own_code(profile_file: Profile) -> None:
+    source = """
+        from tiny import *
+
+        class Samples(torch.utils.data.Dataset):
+            def __len__(self): return 6
+            def __getitem__(self, i):
+                if i == 4: raise ValueError("bad sample")
+                return torch.ones(3), torch.ones(1)
+
+        def build(): return net(), torch.utils.data.DataLoader(Samples(), batch_size=2, num_workers=1), mse
+    """
+    error = failure(profile_file, source)
+    assert error.message == "the dataloader failed in epoch 0, at batch 2: ValueError: bad sample"
+    assert_only_the_users_frames(error.details)
+    assert 'raise ValueError("bad sample")' in error.details

@@ -87,3 +87,9 @@ def assert_same(state: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     assert state.keys() == expected.keys()
     for name, tensor in state.items():
         assert torch.equal(tensor, expected[name]), name
+
+
+def plain_step(made: Parts, batch: Any) -> None:
+    made["optimizer"].zero_grad()
+    loss_of(made, batch).backward()
+    made["optimizer"].step()

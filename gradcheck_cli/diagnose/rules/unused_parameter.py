@@ -44,6 +44,14 @@ CALLS_NO_CHILD = "MultiheadAttention"
 """This module uses its child's weight without calling the child."""
 
 
+OUTSIDE = (
+    Severity.WARNING,
+    ": the optimizer holds it, but it is not part of the model",
+    "make the optimizer after the model is complete: a layer that was replaced since is still in it; parameters of a"
+    " criterion belong into the loss",
+)
+
+
 @rule("GC103", "unused-parameter", Severity.WARNING)
 def check(recording: Recording, limits: Limits) -> Iterator[Outcome]:
     rows = len(recording.statistics.steps)
@@ -79,7 +87,8 @@ def report_never(recording: Recording, layer: str, group: list[ParameterInfo]) -
         "compiled": compiled,
     }
     message = f"{subject} got no gradient on any of {count(rows, 'recorded step')}"
-    severity, detail, hint = explain(compiled, called, reached)
+    foreign = all(module.name != group[0].module for module in recording.modules)
+    severity, detail, hint = OUTSIDE if foreign else explain(compiled, called, reached)
     return check.finding(message + detail, hint, layer=layer, severity=severity, evidence=evidence)
 
 

@@ -29,8 +29,8 @@ at least four like layers (same type, same name but for digits; else same type),
 is the Theil-Sen slope of its log10, times the number of layers less one: the decades lost from the last layer to the
 first. D is the median over the probed steps, at least three. D >= 4 is an error, D >= 3 a warning, for the worst
 group; healthy networks measure -2.3 to 2.7. It is only information while the loss clearly falls (by a tenth, and by a
-Mann-Kendall test at 1 %). The forward slope A, likewise of the output's RMS on the first probed step, tells the cause: A
-near -D means that the signal shrinks with the gradient.
+Mann-Kendall test at 1 %). The forward slope A, likewise of the output's RMS on the first probed step, tells the cause:
+A near -D means that the signal shrinks with the gradient.
 
 Activation gradients are used because those of weights can hide it: weight gradients are products of activations and
 activation gradients, and where one grows as the other shrinks the product stays even.
