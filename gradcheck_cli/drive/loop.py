@@ -52,9 +52,11 @@ def run(
                 scaler.unscale_(workload.optimizer)
             if settings.max_norm is not None:
                 torch.nn.utils.clip_grad_norm_(parameters, settings.max_norm)
+            scale = scaler.get_scale()
             scaler.step(workload.optimizer)
             scaler.update()
-            step_scheduler(workload.scheduler, loss)
+            if scaler.get_scale() >= scale:  # else the gradients overflowed and there was no optimizer step
+                step_scheduler(workload.scheduler, loss)
         yield step
 
 

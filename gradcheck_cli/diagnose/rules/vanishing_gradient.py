@@ -16,7 +16,8 @@ is difficult", 1994; Glorot and Bengio, "Understanding the difficulty of trainin
 
 1. If the forward signal shrinks too, weights begin too small: He initialisation (`nn.init.kaiming_normal_`) before
    ReLU, Xavier (`nn.init.xavier_normal_`) before tanh.
-2. If the forward signal keeps its size, activations saturate: ReLU or GELU instead of sigmoid and tanh.
+2. If the forward signal keeps its size, activations saturate: ReLU or GELU instead of sigmoid and tanh. Behind ReLU,
+   biases can keep it up while weights begin too small: He initialisation, and biases of zero.
 3. Normalisation between the layers (`nn.LayerNorm`, `nn.BatchNorm2d`).
 4. Residual connections around blocks of two or three layers.
 
@@ -38,13 +39,15 @@ activation gradients, and where one grows as the other shrinks the product stays
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from gradcheck_cli.diagnose.flow import Flow, flows, loss_falls, why_none
 from gradcheck_cli.diagnose.limits import Limits
 from gradcheck_cli.diagnose.rule import Outcome, rule
 from gradcheck_cli.records import Recording, Severity
 
+SATURATING = frozenset({"Sigmoid", "Tanh", "Softsign", "Hardtanh", "Hardsigmoid", "LogSigmoid", "Softmax", "ReLU6"})
+RECTIFIERS = frozenset({"ReLU", "LeakyReLU", "PReLU", "GELU", "SiLU", "ELU", "Mish"})
 ERROR = 4.0
 WARNING = 3.0
 
@@ -62,7 +65,7 @@ def check(recording: Recording, limits: Limits) -> Iterator[Outcome]:
     severity = Severity.INFO if falls else Severity.ERROR if worst.backward >= ERROR else Severity.WARNING
     yield check.finding(
         describe(worst) + (" (the loss still falls clearly)" if falls else ""),
-        hint_for(worst),
+        hint_for(worst, {module.type for module in recording.modules}),
         severity=severity,
         layer=worst.group,
         evidence={**worst.evidence, "error_at": ERROR, "warning_at": WARNING, "loss_falls": falls},
@@ -78,12 +81,17 @@ def describe(flow: Flow) -> str:
     )
 
 
-def hint_for(flow: Flow) -> str:
+def hint_for(flow: Flow, types: Collection[str]) -> str:
     """The cure for the cause that the forward signal points at."""
     if flow.forward <= -flow.backward / 2:
         return (
             f"the forward signal shrinks as well, by {-flow.forward:.1f} decades, so the weights begin too small:"
             " nn.init.kaiming_normal_ before ReLU, nn.init.xavier_normal_ before tanh; or normalise between layers"
+        )
+    if RECTIFIERS.intersection(types) and not SATURATING.intersection(types):
+        return (
+            "the forward signal keeps its size through the biases alone, and the weights begin too small:"
+            " nn.init.kaiming_normal_ for the weights, zero for the biases; or normalise between layers"
         )
     return (
         "the forward signal keeps its size, so the activations saturate: ReLU or GELU instead of sigmoid or tanh,"
