@@ -23,13 +23,17 @@ class Run:
     loss_fn: Callable[[Tensor, Tensor], Tensor]
     steps: int
 
-    def train(self, steps: int | None = None) -> None:
+    def train(self) -> None:
         """The plain loop."""
-        for step in range(steps or self.steps):
-            inputs, target = self.batches[step % len(self.batches)]
-            self.optimizer.zero_grad(set_to_none=True)
-            self.loss_fn(self.model(inputs), target).backward()
-            self.optimizer.step()
+        for step in range(self.steps):
+            self.train_step(step)
+
+    def train_step(self, step: int) -> None:
+        """One optimizer step."""
+        inputs, target = self.batches[step % len(self.batches)]
+        self.optimizer.zero_grad(set_to_none=True)
+        self.loss_fn(self.model(inputs), target).backward()
+        self.optimizer.step()
 
 
 def tiny_mlp() -> Run:

@@ -1,4 +1,4 @@
-"""The shell: parse, call, write, exit. Torch is imported inside the commands only, so that --help is quick."""
+"""The shell: parse, call, write, exit. Commands import what they need when they run, so that --help is quick."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import typer
 from typer.core import TyperGroup
 
 from gradcheck_cli.cli import profile, report, rules
-from gradcheck_cli.cli.messages import show_error
 from gradcheck_cli.errors import GradcheckError
 
 
@@ -58,6 +57,8 @@ def main() -> None:
     try:
         app()
     except GradcheckError as error:
+        from gradcheck_cli.cli.messages import show_error
+
         show_error(error)
         sys.exit(2)
     except Exception:

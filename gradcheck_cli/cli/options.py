@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
-from gradcheck_cli.config_files import parse_yaml
 from gradcheck_cli.errors import ConfigError
 
 RUN, MEASURE, JUDGE, OUTPUT = "What to run", "What to measure", "What to report", "Where to"
@@ -112,8 +110,14 @@ def given(**flags: Any) -> dict[str, Any]:
 
 def read_assignments(assignments: list[str] | None) -> dict[str, Any]:
     """`name=value` texts as names and YAML values. Raises ConfigError for one without a name or with broken YAML."""
+    if not assignments:
+        return {}
+    import yaml
+
+    from gradcheck_cli.config_files import parse_yaml
+
     values = {}
-    for assignment in assignments or []:
+    for assignment in assignments:
         name, equals, value = assignment.partition("=")
         if not equals or not name:
             raise ConfigError(f"--set {assignment} is not NAME=VALUE", "write --set hidden=256, say")

@@ -5,10 +5,6 @@ from __future__ import annotations
 import typer
 
 from gradcheck_cli.cli import options as o
-from gradcheck_cli.cli.messages import progress_bar, show_error
-from gradcheck_cli.cli.output import check_outputs, publish
-from gradcheck_cli.cli.streams import reserve_stdout
-from gradcheck_cli.config import load_settings
 
 
 def profile(
@@ -43,6 +39,11 @@ def profile(
     quiet: o.Quiet = None,
 ) -> None:
     """Run a few training steps, measure gradients layer by layer, and say which layers are sick and why."""
+    from gradcheck_cli.cli.messages import progress_bar, show_error
+    from gradcheck_cli.cli.output import check_outputs, publish
+    from gradcheck_cli.cli.streams import reserve_stdout
+    from gradcheck_cli.config import load_settings
+
     flags = o.given(
         steps=steps,
         device=device,

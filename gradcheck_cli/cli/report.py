@@ -8,9 +8,6 @@ from typing import Annotated
 import typer
 
 from gradcheck_cli.cli import options as o
-from gradcheck_cli.cli.output import check_outputs, publish
-from gradcheck_cli.cli.streams import reserve_stdout
-from gradcheck_cli.config import load_settings
 
 Run = Annotated[Path, typer.Argument(help="A recording, made with -o run.npz.", show_default=False)]
 
@@ -30,6 +27,12 @@ def report(
     quiet: o.Quiet = None,
 ) -> None:
     """Judge and show a recorded run again, without running anything."""
+    from gradcheck_cli.archive import load
+    from gradcheck_cli.cli.output import check_outputs, publish
+    from gradcheck_cli.cli.streams import reserve_stdout
+    from gradcheck_cli.config import load_settings
+    from gradcheck_cli.judgement import make_report
+
     flags = o.given(
         large=large,
         tiny=tiny,
@@ -42,9 +45,6 @@ def report(
     )
     settings = load_settings(flags, config)
     outputs = check_outputs(settings)
-    from gradcheck_cli.archive import load
-    from gradcheck_cli.judgement import make_report
-
     judged = make_report("profile", load(run), settings)
     publish(judged, settings, outputs, reserve_stdout(), all_layers, depth)
     raise typer.Exit(judged.exit_code)

@@ -77,7 +77,7 @@ class HostReducer:
 
     def _norm_alone(self, values: Tensor) -> float:
         squares = sum(float(torch.dot(block, block)) for block, _ in self._blocks(values))
-        return float(norms_of(np.array([squares]), lambda _: values)[0])
+        return float(norms_of(np.array([[squares]]), lambda *_: values)[0, 0])
 
     def _measure_alone(self, tensor: Tensor) -> Floats:
         values = stored_values(tensor)
@@ -89,9 +89,10 @@ class HostReducer:
             low, high = torch.aminmax(part)
             largest = float(np.maximum(largest, np.maximum(-float(low), float(high))))
             zeros += float(block.eq_(0).sum())
-        sums = [np.array([number]) for number in (max(tensor.numel(), 1.0), total, squares, largest, zeros)]
+        count = np.array([max(tensor.numel(), 1.0)])
+        sums = [np.array([[number]]) for number in (total, squares, largest, zeros)]
         with np.errstate(all="ignore"):
-            row: Floats = statistics_of(Moments(*sums), lambda _: values)[0]
+            row: Floats = statistics_of(Moments(count, *sums), lambda *_: values)[0, 0]
         return row
 
     def _blocks(self, values: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from gradcheck_cli.records import Bools, Floats
 
-ValuesOf = Callable[[int], Tensor]
+Again = Callable[[int, int], Tensor]
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Sums over the elements of n tensors: arrays of shape (n,).
+    """Sums over the elements of n tensors in some steps: `count` of shape (n,), the others (steps, n).
 
     `count` is the number of elements, `total` the sum of x, `squares` of x^2, `largest` the maximum of |x|, `zeros`
     the number of exact zeros.
@@ -29,38 +29,34 @@ class Moments:
     zeros: Floats
 
 
-def statistics_of(moments: Moments, values: ValuesOf) -> Floats:
-    """(n, 6): norm, mean, std, max |x|, zero fraction and number of non-finite elements.
+def statistics_of(moments: Moments, again: Again) -> Floats:
+    """(steps, n, 6): norm, mean, std, max |x|, zero fraction and number of non-finite elements.
 
-    Where sums do not suffice, the elements `values(i)` of tensor i are looked at again.
+    Where sums do not suffice, the elements `again(step, tensor)` are looked at once more.
     """
     count, squares = moments.count, moments.squares
-    statistics = np.zeros((len(count), 6))
-    mean = moments.total / count
+    statistics = np.zeros((*squares.shape, 6))
+    mean = np.divide(moments.total, count, out=statistics[..., 1])
     mean_squares = mean * mean
     variance = squares / count - mean_squares
-    np.sqrt(squares, out=statistics[:, 0])
-    statistics[:, 1] = mean
-    np.sqrt(variance, out=statistics[:, 2])
-    statistics[:, 3] = moments.largest
-    np.divide(moments.zeros, count, out=statistics[:, 4])
+    np.sqrt(squares, out=statistics[..., 0])
+    np.sqrt(variance, out=statistics[..., 2])
+    statistics[..., 3] = moments.largest
+    np.divide(moments.zeros, count, out=statistics[..., 4])
     # In float64, E[x^2] - E[x]^2 keeps six digits only while it is above 1e-7 of E[x]^2.
     sound = (variance > 1e-7 * mean_squares) & in_range(squares)
-    if not sound.all():
-        for index in np.flatnonzero(~sound).tolist():
-            correct(statistics[index], values(index), int(count[index]))
+    for step, tensor in np.argwhere(~sound).tolist():
+        correct(statistics[step, tensor], again(step, tensor), int(count[tensor]))
     return statistics
 
 
-def norms_of(squares: Floats, values: ValuesOf) -> Floats:
-    """(n,): the L2 norms from sums of squares (n,)."""
+def norms_of(squares: Floats, again: Again) -> Floats:
+    """(steps, n): the L2 norms from sums of squares (steps, n); see `statistics_of` for `again`."""
     norms: Floats = np.sqrt(squares)
-    sound = in_range(squares)
-    if not sound.all():
-        for index in np.flatnonzero(~sound).tolist():
-            again = values(index)
-            if again.any() and again.isfinite().all():
-                norms[index] = exact(again)[0]
+    for step, tensor in np.argwhere(~in_range(squares)).tolist():
+        values = again(step, tensor)
+        if values.any() and values.isfinite().all():
+            norms[step, tensor] = exact(values)[0]
     return norms
 
 

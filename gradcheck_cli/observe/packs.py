@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -75,34 +75,36 @@ class Pack:
 
     def settle(self) -> None:
         """Reduce every step that waits."""
+        steps = len(self._waiting)
+        if not steps:
+            return
         with np.errstate(all="ignore"):
-            for views, row, out in zip(self._views, self._rows, self._waiting, strict=False):
-                np.copyto(self._values, row)
-                np.multiply(self._values, self._values, out=self._squares)
-                squares = self._each(np.add, self._squares)
-                if self._norms_only:
-                    out[self._indices] = norms_of(squares, views.__getitem__)
-                else:
-                    out[self._indices] = statistics_of(self._moments(squares), views.__getitem__)
+            sums = np.empty((4, steps, len(self._indices)))
+            for step, row in enumerate(self._rows[:steps]):
+                self._reduce(row, sums[:, step])
+            total, squares, largest, zeros = sums
+            if self._norms_only:
+                results = norms_of(squares, self._again)
+            else:
+                results = statistics_of(Moments(self._counts, total, squares, largest, zeros), self._again)
+        for out, result in zip(self._waiting, results, strict=True):
+            out[self._indices] = result
         self._waiting = []
 
-    def _moments(self, squares: Floats) -> Moments:
-        return Moments(
-            count=self._counts,
-            total=self._each(np.add, self._values),
-            squares=squares,
-            largest=np.sqrt(self._each(np.maximum, self._squares)),
-            zeros=self._count_zeros(),
-        )
+    def _reduce(self, row: Any, sums: Floats) -> None:
+        """Fill sums (4, tensors) from the values of one step."""
+        np.copyto(self._values, row)
+        np.multiply(self._values, self._values, out=self._squares)
+        np.add.reduceat(self._squares, self._starts, out=sums[1])
+        if self._norms_only:
+            return
+        np.add.reduceat(self._values, self._starts, out=sums[0])
+        sums[2] = np.maximum(np.maximum.reduceat(row, self._starts), -np.minimum.reduceat(row, self._starts))
+        is_zero = row == 0
+        sums[3] = [np.count_nonzero(is_zero[i:j]) for i, j in self._bounds] if np.count_nonzero(is_zero) else 0
 
-    def _each(self, reduction: np.ufunc, values: Floats) -> Floats:
-        return cast(Floats, reduction.reduceat(values, self._starts))
-
-    def _count_zeros(self) -> Floats:
-        is_zero = self._values == 0
-        if not np.count_nonzero(is_zero):
-            return np.zeros(len(self._indices))
-        return np.array([np.count_nonzero(is_zero[i:j]) for i, j in self._bounds], dtype=np.float64)
+    def _again(self, step: int, tensor: int) -> Tensor:
+        return self._views[step][tensor]
 
 
 def split_by_size(indices: Sequence[int], sizes: Sequence[int]) -> list[list[int]]:

@@ -21,7 +21,7 @@ for your information. GC101 judges by comparing the layers with one another.
 
 The median over the recorded steps of the parameter's gradient norm lies between 0 and the limit, both excluded (exact
 zeros are GC104). A parameter of one dimension is named only if the weights beside it are tiny too or there are none,
-because biases before a normalisation get nothing but rounding. One finding a module; beyond ten modules one for all.
+because biases before a normalisation get nothing but rounding. One finding a module; beyond three modules one for all.
 Not evaluated without a recorded gradient.
 """
 
@@ -38,7 +38,7 @@ from gradcheck_cli.diagnose.statistics import median
 from gradcheck_cli.diagnose.wording import list_names
 from gradcheck_cli.records import Finding, ParameterInfo, Recording, Severity
 
-MOST_FINDINGS = 10
+MOST_FINDINGS = 3
 
 
 @rule("GC108", "tiny-gradient", Severity.INFO)
