@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gradcheck_cli.observe.moments import Moments, norms_of, statistics_of
 from gradcheck_cli.observe.packs import Bench, Pack, Pending, split_by_size
+from gradcheck_cli.observe.squares import sum_of_squares
 from gradcheck_cli.observe.values import stored_values
 from gradcheck_cli.records import Floats
 
@@ -76,8 +77,8 @@ class HostReducer:
         return Plan(packs, alone)
 
     def _norm_alone(self, values: Tensor) -> float:
-        squares = sum(float(torch.dot(block, block)) for block, _ in self._blocks(values))
-        return float(norms_of(np.array([[squares]]), lambda *_: values)[0, 0])
+        squares = np.array([[float(sum_of_squares(values))]])
+        return float(norms_of(squares, lambda *_: values)[0, 0])
 
     def _measure_alone(self, tensor: Tensor) -> Floats:
         values = stored_values(tensor)

@@ -39,19 +39,6 @@ class Reducer(Protocol):
         ...
 
 
-BLOCK = 1 << 19
-
-
 def reducer_for(device: torch.device) -> Reducer:
     """The reducer for tensors on `device`."""
     return HostReducer() if device.type == "cpu" else DeviceReducer(device)
-
-
-def sum_of_squares(tensor: Tensor) -> Tensor:
-    """Sum of |x|^2 as a 0-d tensor on the same device, accumulated in float64, without host synchronisation."""
-    flat = torch.view_as_real(tensor).reshape(-1) if tensor.is_complex() else tensor.reshape(-1)
-    wide = torch.float32 if tensor.device.type == "mps" else torch.float64
-    if flat.numel() <= BLOCK:
-        widened = flat.to(wide)
-        return torch.dot(widened, widened)
-    return torch.stack([sum_of_squares(block) for block in torch.split(flat, BLOCK)]).sum()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from gradcheck_cli.observe.numerics import sum_of_squares
+from gradcheck_cli.observe.squares import sum_of_squares
 
 
 @dataclass

@@ -15,7 +15,8 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from gradcheck_cli.observe.device_numerics import DeviceReducer
 from gradcheck_cli.observe.host_numerics import HostReducer
-from gradcheck_cli.observe.numerics import Reducer, reducer_for, sum_of_squares
+from gradcheck_cli.observe.numerics import Reducer, reducer_for
+from gradcheck_cli.observe.squares import sum_of_squares
 from gradcheck_cli.observe.transfer import to_host
 from gradcheck_cli.records import Floats
 
@@ -170,9 +171,20 @@ def test_later_changes_of_a_gradient_do_not_reach_back(reducer: Reducer) -> None
 
 
 def test_sum_of_squares() -> None:
-    for tensor in (torch.randn(1_200_000), torch.randn(3, 4) * 1e20, torch.randn(5, dtype=torch.complex64)):
+    large = torch.randn(1_200_001)
+    half = torch.randn(50_000).bfloat16()
+    constant = torch.full((3_000_000,), 0.1)
+    for tensor in (
+        constant,
+        large,
+        large * 1e25,
+        large * 1e-25,
+        half,
+        torch.randn(3, 4) * 1e20,
+        torch.randn(5).cfloat(),
+    ):
         expected = float(tensor.to(torch.complex128).abs().square().sum())
-        assert float(sum_of_squares(tensor)) == pytest.approx(expected, rel=1e-9)
+        assert float(sum_of_squares(tensor)) == pytest.approx(expected, rel=5e-7)
 
 
 def test_an_accelerator_is_never_waited_for() -> None:
