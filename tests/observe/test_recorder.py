@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 
+from gradcheck_cli.diagnose.diagnosis import diagnose
 from gradcheck_cli.drive.batches import windows
 from gradcheck_cli.drive.loop import LoopSettings, run
 from gradcheck_cli.drive.workload import Workload
@@ -329,3 +330,13 @@ def test_steps_on_an_accelerator_wait_for_nothing(
             optimizer.step()
         assert recorder.steps == 0
         assert len(recorder._drafts) == recorder_module.FLUSH_EVERY - 1
+
+
+def test_a_layer_replaced_after_the_optimizer_was_made_is_named_as_such() -> None:
+    model = nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 5))
+    workload = classify(model)
+    model[1] = nn.Linear(8, 5)
+    diagnosis = diagnose(record(workload))
+    stale = next(finding for finding in diagnosis.findings if finding.code == "GC103")
+    assert "not part of the model" in stale.message
+    assert {finding.layer for finding in diagnosis.findings if finding.code == "GC106"} == {"1"}

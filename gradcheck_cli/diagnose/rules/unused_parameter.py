@@ -24,7 +24,8 @@ run stops with "Expected to have finished reduction" (see `find_unused_parameter
 `requires_grad` is set and the gradient was None on every recorded step. One finding for the outermost module of
 which no trainable parameter got a gradient. It is an error where the module ran in the forward pass (its output was
 seen, and still nothing came back) and a warning where it never ran. Inside a torch.compile'd region nobody sees a
-module run, so there it is a warning and says so. A gradient that was None on some steps only is info, with the
+module run, so there it is a warning and says so; so is a parameter that only the optimizer holds, because the layer
+was replaced after the optimizer was made. A gradient that was None on some steps only is info, with the
 share of steps. Not evaluated without a recorded step.
 """
 
