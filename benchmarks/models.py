@@ -1,15 +1,16 @@
-"""The training runs that are timed: batches are made beforehand, so that only steps count."""
+"""The training runs that are timed. Batches are made beforehand, so that only steps count, except where named."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.data import DataLoader, TensorDataset
 
-Batches = Sequence[tuple[Tensor, Tensor]]
+Batches = Iterable[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,17 @@ class Run:
 
     def train(self) -> None:
         """The plain loop."""
-        for step in range(self.steps):
-            self.train_step(step)
+        for _, batch in zip(range(self.steps), self.endless(), strict=False):
+            self.train_step(batch)
 
-    def train_step(self, step: int) -> None:
+    def endless(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches, again and again."""
+        while True:
+            yield from self.batches
+
+    def train_step(self, batch: tuple[Tensor, Tensor]) -> None:
         """One optimizer step."""
-        inputs, target = self.batches[step % len(self.batches)]
+        inputs, target = batch
         self.optimizer.zero_grad(set_to_none=True)
         self.loss_fn(self.model(inputs), target).backward()
         self.optimizer.step()
@@ -41,6 +47,12 @@ def tiny_mlp() -> Run:
     model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 10))
     batches = [(torch.randn(64, 64), torch.randint(10, (64,))) for _ in range(16)]
     return Run("tiny MLP", model, torch.optim.AdamW(model.parameters()), batches, functional.cross_entropy, 200)
+
+
+def tiny_mlp_with_loader() -> Run:
+    """The same with batches of 64 from a shuffling DataLoader, as it would really be trained."""
+    data = TensorDataset(torch.randn(1797, 64), torch.randint(10, (1797,)))
+    return replace(tiny_mlp(), name="tiny MLP with its DataLoader", batches=DataLoader(data, 64, shuffle=True))
 
 
 def digits_cnn() -> Run:
@@ -114,4 +126,4 @@ def gpt2_gradients() -> list[Tensor]:
     return [part.view(shape) for part, shape in zip(memory.split(sizes), shapes, strict=True)]
 
 
-RUNS: tuple[Callable[[], Run], ...] = (tiny_mlp, digits_cnn, gpt_10m)
+RUNS: tuple[Callable[[], Run], ...] = (tiny_mlp, tiny_mlp_with_loader, digits_cnn, gpt_10m)

@@ -20,8 +20,8 @@ def watched(run: Run) -> Iterator[Callable[[], None]]:
         logged.watch(run.model, log="all", log_freq=1)
 
         def train() -> None:
-            for step in range(run.steps):
-                run.train_step(step)
+            for _, batch in zip(range(run.steps), run.endless(), strict=False):
+                run.train_step(batch)
                 logged.log({})
 
         yield train

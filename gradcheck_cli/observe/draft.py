@@ -37,17 +37,22 @@ class Draft:
 
     def add_losses(self) -> None:
         """Sum the losses of all backward calls: with accumulation, each is already divided by the window's length."""
-        if len(self.losses) == 1:
-            self.values["loss"] = self.losses[0]
-        elif self.losses:
-            self.values["loss"] = torch.stack([loss.float() for loss in self.losses]).sum()
+        if self.losses:
+            self.values["loss"] = added(self.losses)
 
     def add_tallies(self, tallies: dict[int, Tally]) -> None:
         """Take over what the probes saw."""
         for probe, tally in tallies.items():
             if tally.output:
-                self.values[f"output.{probe}"] = torch.stack(tally.output).sum()
+                self.values[f"output.{probe}"] = added(tally.output)
                 self.output_numel[probe] = tally.output_numel
             if tally.gradient:
-                self.values[f"gradient.{probe}"] = torch.stack(tally.gradient).sum()
+                self.values[f"gradient.{probe}"] = added(tally.gradient)
                 self.gradient_numel[probe] = tally.gradient_numel
+
+
+def added(terms: Sequence[Tensor]) -> Tensor:
+    """The sum of 0-d tensors, in float32 or better; a single one as it is."""
+    if len(terms) == 1:
+        return terms[0]
+    return torch.stack([term if term.dtype is torch.float64 else term.float() for term in terms]).sum()

@@ -103,7 +103,7 @@ class Store:
         if "updates" in values:
             with np.errstate(all="ignore"):
                 ratio = np.where(row.weights > 0, values["updates"] / row.weights, NAN)
-            largest = values["largest"]
+            largest = np.maximum(-values["low"], values["high"])
         scale = float(values.get("scale", 1.0))
         output = {
             probe: float(np.sqrt(values[f"output.{probe}"] / max(numel, 1)))

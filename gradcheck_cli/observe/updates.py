@@ -20,16 +20,15 @@ class Updates:
         self._reducer = reducer
 
     def measure(self) -> dict[str, Value]:
-        """`updates` (n,): L2 norm of each parameter's change; `largest` (n,): max |p| after it."""
+        """`updates` (n,): L2 norm of each parameter's change; `low` and `high` (n,): its extremes after it."""
         with torch.no_grad():
             torch._foreach_sub_(self._before, self._parameters)
-            largest = torch.stack([largest_of(parameter) for parameter in self._parameters])
-            return {"updates": self._reducer.norms(self._before), "largest": largest}
+            low, high = zip(*map(extremes_of, self._parameters), strict=True)
+            return {"updates": self._reducer.norms(self._before), "low": torch.stack(low), "high": torch.stack(high)}
 
 
-def largest_of(parameter: Tensor) -> Tensor:
-    """max |p| as a 0-d float32 tensor, 0 for an empty one."""
-    if not parameter.numel():
-        return torch.zeros((), device=parameter.device)
-    low, high = torch.aminmax(parameter.abs() if parameter.is_complex() else parameter)
-    return torch.maximum(-low, high).float()
+def extremes_of(parameter: Tensor) -> tuple[Tensor, Tensor]:
+    """Smallest and largest element, of the magnitudes if complex, as 0-d tensors; 0 for an empty tensor."""
+    values = parameter.abs() if parameter.is_complex() else parameter
+    low, high = torch.aminmax(values if values.numel() else values.new_zeros(1))
+    return low, high
