@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 BLOCK = 1 << 19
+SMALL = 1 << 16  # below, fewer calls are quicker than fewer bytes
 ROW = 128  # torch adds float32 naively: rows of 4096 equal values are 6e-6 off, rows of 128 at most 3e-7
 SMALLEST, LARGEST = 1e-15, 1e15
 
@@ -18,7 +19,7 @@ def sum_of_squares(tensor: Tensor) -> Tensor:
     Where values are too large or too small for that, and on accelerators, every element is widened first.
     """
     flat = torch.view_as_real(tensor).reshape(-1) if tensor.is_complex() else tensor.reshape(-1)
-    if flat.device.type == "cpu" and flat.numel() > ROW and flat.dtype is torch.float32:
+    if flat.device.type == "cpu" and flat.numel() > SMALL and flat.dtype is torch.float32:
         norms = row_norms(flat)
         if SMALLEST < norms.max() < LARGEST:
             return torch.dot(norms, norms)
@@ -26,7 +27,7 @@ def sum_of_squares(tensor: Tensor) -> Tensor:
 
 
 def row_norms(flat: Tensor) -> Tensor:
-    """(rows,) float64: L2 norms of runs of ROW elements of flat (n,) float32, n > ROW; the last run is shorter."""
+    """(rows,) float64: L2 norms of runs of ROW elements of flat (n,) float32, n >= ROW; the last run is shorter."""
     whole = flat.numel() // ROW * ROW
     rows = torch.linalg.vector_norm(flat[:whole].view(-1, ROW), dim=1)
     rest = torch.linalg.vector_norm(flat[whole:])
