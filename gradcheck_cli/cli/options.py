@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 from gradcheck_cli.errors import ConfigError
 
 RUN, MEASURE, JUDGE, OUTPUT = "What to run", "What to measure", "What to report", "Where to"
+NO_SETTINGS = ("target", "run", "config", "all_layers", "depth")
 
 Target = Annotated[str, typer.Argument(help="path/to/file.py:callable or package.module:callable.", show_default=False)]
 Steps = Annotated[int | None, typer.Option(help="Optimizer steps to run. (default 50)", rich_help_panel=RUN)]
@@ -100,11 +102,12 @@ Quiet = Annotated[
 ]
 
 
-def given(**flags: Any) -> dict[str, Any]:
-    """The flags that were given, under the names of `Settings`."""
-    flags["set"] = read_assignments(flags.pop("set", None))
-    flags["output"] = (flags.pop("output", None) or []) + ([flags["save"]] if flags.get("save") else [])
-    flags.pop("save", None)
+def given(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a command's arguments, as `locals()` has them, the flags that were given, under the names of `Settings`."""
+    flags = {name.rstrip("_"): value for name, value in arguments.items() if name not in NO_SETTINGS}
+    flags["set"] = read_assignments(flags.get("set"))
+    saved = flags.pop("save", None)
+    flags["output"] = [*(flags.get("output") or []), *([saved] if saved else [])]
     return {name: value for name, value in flags.items() if value not in (None, [], {})}
 
 

@@ -39,38 +39,12 @@ def profile(
     quiet: o.Quiet = None,
 ) -> None:
     """Run a few training steps, measure gradients layer by layer, and say which layers are sick and why."""
+    flags = o.given(locals())
     from gradcheck_cli.cli.messages import progress_bar, show_error
     from gradcheck_cli.cli.output import check_outputs, publish
     from gradcheck_cli.cli.streams import reserve_stdout
     from gradcheck_cli.config import load_settings
 
-    flags = o.given(
-        steps=steps,
-        device=device,
-        precision=precision,
-        accumulate=accumulate,
-        clip=clip,
-        seed=seed,
-        set=set_,
-        optimizer=optimizer,
-        lr=lr,
-        checkpoint=checkpoint,
-        eval=eval_,
-        eager=eager,
-        probe_every=probe_every,
-        max_recorded_steps=max_recorded_steps,
-        stop_above=stop_above,
-        keep_going=keep_going,
-        large=large,
-        tiny=tiny,
-        select=select,
-        ignore=ignore,
-        fail_on=fail_on,
-        format=format_,
-        output=output,
-        save=save,
-        quiet=quiet,
-    )
     settings = load_settings(flags, config)
     outputs = check_outputs(settings)
     stdout = reserve_stdout()

@@ -27,22 +27,13 @@ def report(
     quiet: o.Quiet = None,
 ) -> None:
     """Judge and show a recorded run again, without running anything."""
+    flags = o.given(locals())
     from gradcheck_cli.archive import load
     from gradcheck_cli.cli.output import check_outputs, publish
     from gradcheck_cli.cli.streams import reserve_stdout
     from gradcheck_cli.config import load_settings
     from gradcheck_cli.judgement import make_report
 
-    flags = o.given(
-        large=large,
-        tiny=tiny,
-        select=select,
-        ignore=ignore,
-        fail_on=fail_on,
-        format=format_,
-        output=output,
-        quiet=quiet,
-    )
     settings = load_settings(flags, config)
     outputs = check_outputs(settings)
     judged = make_report("profile", load(run), settings)

@@ -97,7 +97,7 @@ def test_version_and_help(gradcheck: Gradcheck) -> None:
     ],
 )
 def test_set_reads_yaml(text: str, value: object) -> None:
-    read = given(set=[f"name={text}"])["set"]
+    read = given({"set": [f"name={text}"]})["set"]
     assert read == {"name": value}
     assert type(read["name"]) is type(value)
 
@@ -105,14 +105,14 @@ def test_set_reads_yaml(text: str, value: object) -> None:
 @pytest.mark.parametrize("assignment", ["name", "=3", "name=[1,", "name=2020-13-45", "name={a: b: c}"])
 def test_a_value_that_cannot_be_read(assignment: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        given(set=[assignment])
+        given({"set": [assignment]})
     assert f"--set {assignment}" in caught.value.message
     assert caught.value.hint
 
 
 def test_only_what_was_given_counts() -> None:
-    assert given(steps=None, lr=None, set=None, quiet=None, output=None, save=None) == {}
-    assert given(set=None, probe_every=0, output=["a.json"], save="b.npz") == {
+    assert given({"steps": None, "lr": None, "set": None, "quiet": None, "output": None, "save": None}) == {}
+    assert given({"set": None, "probe_every": 0, "output": ["a.json"], "save": "b.npz"}) == {
         "probe_every": 0,
         "output": ["a.json", "b.npz"],
     }
