@@ -62,6 +62,14 @@ def digits_cnn() -> Run:
     return Run("digits CNN", model, torch.optim.AdamW(model.parameters()), batches, functional.cross_entropy, 50)
 
 
+def small_gpt() -> Run:
+    """0.6 million parameters in 149 tensors: many calls for little work."""
+    model = GPT(vocabulary=200, width=64, depth=12, heads=4, context=32)
+    tokens = torch.randint(200, (8, 8, 33))
+    batches = [(window[:, :-1], window[:, 1:]) for window in tokens]
+    return Run("GPT, 12 narrow blocks", model, torch.optim.AdamW(model.parameters()), batches, language_loss, 40)
+
+
 def gpt_10m() -> Run:
     """About ten million parameters: 6 blocks of width 384, as in nanoGPT's character model."""
     model = GPT(vocabulary=96, width=384, depth=6, heads=6, context=128)
@@ -126,4 +134,4 @@ def gpt2_gradients() -> list[Tensor]:
     return [part.view(shape) for part, shape in zip(memory.split(sizes), shapes, strict=True)]
 
 
-RUNS: tuple[Callable[[], Run], ...] = (tiny_mlp, tiny_mlp_with_loader, digits_cnn, gpt_10m)
+RUNS: tuple[Callable[[], Run], ...] = (tiny_mlp, tiny_mlp_with_loader, digits_cnn, small_gpt, gpt_10m)
