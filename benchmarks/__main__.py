@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.interleaved import Comparison, compare
-from benchmarks.models import RUNS, Run, gpt2_gradients
+from benchmarks.models import RUNS, Run, digits_cnn, gpt2_gradients, tiny_mlp
 from gradcheck_cli.observe.numerics import reducer_for
 from gradcheck_cli.observe.recorder import Recorder
 
@@ -71,7 +71,7 @@ def wandb() -> list[Row]:
     from benchmarks.wandb_watch import watched
 
     rows = []
-    for make in RUNS[:3:2]:
+    for make in (tiny_mlp, digits_cnn):
         run, other = make(), make()
         recorder = Recorder(run.model, run.optimizer)
         with watched(other) as train:

@@ -55,6 +55,15 @@ def tiny_mlp_with_loader() -> Run:
     return replace(tiny_mlp(), name="tiny MLP with its DataLoader", batches=DataLoader(data, 64, shuffle=True))
 
 
+def mnist_mlp() -> Run:
+    """102 thousand parameters, nearly all in one matrix: little arithmetic for each of them."""
+    model = nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10))
+    batches = [(torch.randn(64, 784), torch.randint(10, (64,))) for _ in range(16)]
+    return Run(
+        "MLP of MNIST's size", model, torch.optim.AdamW(model.parameters()), batches, functional.cross_entropy, 200
+    )
+
+
 def digits_cnn() -> Run:
     """A residual network with BatchNorm on 8x8 images."""
     model = nn.Sequential(convolution(1, 32), Residual(32), Residual(32), nn.Flatten(), nn.Linear(32 * 64, 10))
@@ -134,4 +143,4 @@ def gpt2_gradients() -> list[Tensor]:
     return [part.view(shape) for part, shape in zip(memory.split(sizes), shapes, strict=True)]
 
 
-RUNS: tuple[Callable[[], Run], ...] = (tiny_mlp, tiny_mlp_with_loader, digits_cnn, small_gpt, gpt_10m)
+RUNS: tuple[Callable[[], Run], ...] = (tiny_mlp, tiny_mlp_with_loader, mnist_mlp, digits_cnn, small_gpt, gpt_10m)

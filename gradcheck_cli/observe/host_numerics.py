@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from gradcheck_cli.observe.moments import Moments, norms_of, statistics_of
-from gradcheck_cli.observe.packs import Bench, Pack, Pending, split_by_size
+from gradcheck_cli.observe.packs import ELEMENTS, Bench, Pack, Pending, split_by_size
 from gradcheck_cli.observe.squares import sum_of_squares
 from gradcheck_cli.observe.values import stored_values
 from gradcheck_cli.records import Floats
 
-SMALL = 1 << 15  # up to here, a share of one packed pass is cheaper than calls of a tensor's own
+SMALL = ELEMENTS  # up to here, a share of one packed pass is cheaper than calls of a tensor's own
 BLOCK = 1 << 19
 PLANS = 64
 

@@ -64,7 +64,7 @@ def test_values_of_any_size(reducer: Reducer, dtype: torch.dtype, scale: float) 
     assert_right(reducer, [(torch.randn(shape) * scale).clamp(-limit, limit).to(dtype) for shape in shapes])
 
 
-@pytest.mark.parametrize("numel", [1, 2, 1023, 1 << 15, (1 << 15) + 1, (1 << 19) + 7, 5_000_000])
+@pytest.mark.parametrize("numel", [1, 2, 1023, 1 << 17, (1 << 17) + 1, (1 << 19) + 7, 5_000_000])
 def test_sizes_around_every_boundary(reducer: Reducer, numel: int) -> None:
     assert_right(reducer, [torch.randn(numel) + 0.1])
 
