@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gradcheck_cli.observe.draft import Draft
+from gradcheck_cli.observe.numerics import COLUMNS
 from gradcheck_cli.observe.probes import merge_order
 from gradcheck_cli.records import (
     Floats,
@@ -34,7 +35,6 @@ SERIES: Mapping[str, type] = {
     "epoch": np.int64,
     "nonfinite_inputs": np.int64,
 }
-COLUMNS = ("norm", "mean", "std", "max_abs", "zero_fraction", "nonfinite")
 NAN = float("nan")
 NOTHING = np.empty((0, 6))
 Arrays = Mapping[str, Floats]
