@@ -6,6 +6,7 @@ import re
 from itertools import groupby
 from pathlib import Path
 
+from gradcheck_cli.diagnose.nan.causes import CAUSES
 from gradcheck_cli.diagnose.rules import RULES
 from gradcheck_cli.records import RuleInfo
 
@@ -27,6 +28,12 @@ The severity below is the usual one; a finding can deviate, and its rule says wh
 
 This page is made of the rules' docstrings by `make docs`: edit those.
 """
+CATALOGUE = """\
+## Causes of non-finite values
+
+What [nan-trace](nan-trace.md) knows. `gradcheck rules nan` lists them, `gradcheck rules` and one's name prints what
+happens and how to repair it.
+"""
 
 
 def page() -> str:
@@ -35,6 +42,7 @@ def page() -> str:
     sections = [INTRODUCTION]
     for family, members in groupby(rules, key=lambda rule: rule.code[:3]):
         sections += family_section(FAMILIES[family], list(members))
+    sections += [CATALOGUE, cause_table()]
     return "\n".join(sections)
 
 
@@ -45,6 +53,12 @@ def family_section(title: str, rules: list[RuleInfo]) -> list[str]:
     ]
     table = ["| code | name | severity | detects |", "|---|---|---|---|", *rows]
     return [f"## {title}\n", "\n".join(table) + "\n", *(lower_headings(rule.documentation) + "\n" for rule in rules)]
+
+
+def cause_table() -> str:
+    """The catalogue of nan-trace, a row for each cause."""
+    rows = [f"| `{cause.id}` | {', '.join(cause.phases)} | {cause.title} |" for cause in CAUSES]
+    return "\n".join(["| cause | phases | what happens |", "|---|---|---|", *rows]) + "\n"
 
 
 def anchor(rule: RuleInfo) -> str:

@@ -25,6 +25,8 @@ from gradcheck_cli.config_values import (
 from gradcheck_cli.errors import ConfigError
 from gradcheck_cli.records import Severity
 
+TRACE_STEPS = 1000
+
 
 def setting(default: Any, kind: Kind) -> Any:
     """A field that a configuration file may set; `kind` reads its value."""
@@ -33,7 +35,10 @@ def setting(default: Any, kind: Kind) -> Any:
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that can be chosen. The names are those of the flags and of the configuration's keys."""
+    """Everything that can be chosen. The names are those of the flags and of the configuration's keys.
+
+    `one_epoch`, which only a command sets, ends a run with the first pass over the data, if not `steps` before.
+    """
 
     steps: int = setting(50, whole_number(1))
     device: str = setting("auto", text())
@@ -60,9 +65,10 @@ class Settings:
     format: str = setting("table", text())
     output: tuple[str, ...] = setting((), paths())
     quiet: bool = setting(False, flag())
+    one_epoch: bool = False
 
 
-KINDS: dict[str, Kind] = {entry.name: entry.metadata["kind"] for entry in fields(Settings)}
+KINDS: dict[str, Kind] = {entry.name: entry.metadata["kind"] for entry in fields(Settings) if entry.metadata}
 
 
 def load_settings(flags: Mapping[str, Any], config: Path | None = None) -> Settings:
@@ -72,13 +78,25 @@ def load_settings(flags: Mapping[str, Any], config: Path | None = None) -> Setti
     it pyproject.toml. Raises ConfigError for a file that cannot be read, and for a key or value that is not known,
     with its line.
     """
+    return Settings(**read_values(flags, config))
+
+
+def load_trace_settings(flags: Mapping[str, Any], config: Path | None = None) -> Settings:
+    """As `load_settings`; where nothing gives `steps`, TRACE_STEPS or one epoch, whichever is shorter."""
+    values = read_values(flags, config)
+    limits: dict[str, Any] = {} if "steps" in values else {"steps": TRACE_STEPS, "one_epoch": True}
+    return Settings(**values, **limits)
+
+
+def read_values(flags: Mapping[str, Any], config: Path | None) -> dict[str, Any]:
+    """What the flags and the configuration files give, by the names of Settings; raises what `load_settings` does."""
     values: dict[str, Any] = {}
     for file in find_configs(config):
         values.update(check_all(file))
     checked = {name: check(name, value, f"--{name.replace('_', '-')}") for name, value in flags.items()}
     if "set" in checked:
         checked["set"] = {**values.get("set", {}), **checked["set"]}
-    return Settings(**{**values, **checked})
+    return {**values, **checked}
 
 
 def check_all(file: ConfigFile) -> dict[str, Any]:

@@ -1,6 +1,10 @@
-"""From a recording to a report, without torch: what `gradcheck report` does with a saved run."""
+"""From what was measured to a report, without torch: what `gradcheck report` does with a saved run."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 from gradcheck_cli.config import Settings
 from gradcheck_cli.diagnose.diagnosis import check_codes, diagnose, selected
@@ -8,7 +12,23 @@ from gradcheck_cli.diagnose.layers import summarise
 from gradcheck_cli.diagnose.limits import Limits
 from gradcheck_cli.diagnose.rules import RULES
 from gradcheck_cli.errors import ConfigError, GradcheckError
-from gradcheck_cli.records import Recording, Report, Severity
+from gradcheck_cli.records import (
+    Diagnosis,
+    Finding,
+    ParameterInfo,
+    Recording,
+    Report,
+    RunInfo,
+    Series,
+    Severity,
+)
+from gradcheck_cli.report.trace_wording import describe_event, describe_unexplained
+from gradcheck_cli.tape import NanOrigin, NanTrace
+
+BY_SINK = {"loss": "GC301", "gradient": "GC302", "parameter": "GC303", "buffer": "GC303", "error": "GC301"}
+BY_SOURCE = {"data": "GC304", "parameter": "GC303", "buffer": "GC303"}
+EVIDENCE = ("cause", "verified", "kind", "phase", "op", "autograd_node", "source", "micro_batch", "samples", "sink")
+NAN_RULES = {rule.code: rule for rule in RULES if rule.code in {*BY_SINK.values(), *BY_SOURCE.values()}}
 
 
 def check_selection(settings: Settings) -> None:
@@ -27,8 +47,6 @@ def make_report(command: str, recording: Recording, settings: Settings, error: G
     check_selection(settings)
     limits = Limits(large=settings.large, tiny=settings.tiny)
     diagnosis = diagnose(recording, limits, settings.select, settings.ignore, settings.severity)
-    worst = max((finding.severity.rank for finding in diagnosis.findings), default=-1)
-    failing = settings.fail_on != "never" and worst >= Severity(settings.fail_on).rank
     return Report(
         command=command,
         run=recording.run,
@@ -36,9 +54,90 @@ def make_report(command: str, recording: Recording, settings: Settings, error: G
         layers=summarise(recording, diagnosis.findings),
         diagnosis=diagnosis,
         rules=tuple(rule.info for rule in RULES if selected(rule, settings.select, settings.ignore)),
-        parameter_count=sum(parameter.numel for parameter in recording.parameters),
-        trainable_count=sum(parameter.numel for parameter in recording.parameters if parameter.requires_grad),
-        exit_code=2 if error else int(failing),
+        parameter_count=count_elements(recording.parameters),
+        trainable_count=count_elements(filter(is_trainable, recording.parameters)),
+        exit_code=choose_exit_code(diagnosis.findings, settings, error),
         error=error.message if error else "",
         recording=recording,
     )
+
+
+def make_trace_report(
+    run: RunInfo,
+    series: Series,
+    trace: NanTrace,
+    settings: Settings,
+    error: GradcheckError | None = None,
+    parameters: Sequence[ParameterInfo] = (),
+) -> Report:
+    """Make findings of a trace and gather what a renderer needs; the exit code is 2 for a run that failed.
+
+    Raises ConfigError where `check_selection` does.
+    """
+    check_selection(settings)
+    rules = {rule.code: rule for rule in NAN_RULES.values() if selected(rule, settings.select, settings.ignore)}
+    made = (rules[code].finding(**members) for code, members in outcomes(trace) if code in rules)
+    findings = tuple(replace(one, severity=settings.severity.get(one.code, one.severity)) for one in made)
+    return Report(
+        command="nan-trace",
+        run=run,
+        series=series,
+        layers=(),
+        diagnosis=Diagnosis(findings, ()),
+        rules=tuple(rule.info for rule in rules.values()),
+        parameter_count=count_elements(parameters),
+        trainable_count=count_elements(filter(is_trainable, parameters)),
+        exit_code=choose_exit_code(findings, settings, error),
+        error=error.message if error else "",
+        trace=trace,
+    )
+
+
+def choose_exit_code(findings: Iterable[Finding], settings: Settings, error: GradcheckError | None) -> int:
+    """2 for a run that failed, 1 for a finding at or above `fail_on`, else 0."""
+    worst = max((finding.severity.rank for finding in findings), default=-1)
+    failing = settings.fail_on != "never" and worst >= Severity(settings.fail_on).rank
+    return 2 if error else int(failing)
+
+
+def count_elements(parameters: Iterable[ParameterInfo]) -> int:
+    """How many elements the parameters have."""
+    return sum(parameter.numel for parameter in parameters)
+
+
+def is_trainable(parameter: ParameterInfo) -> bool:
+    """Whether it gets a gradient."""
+    return parameter.requires_grad
+
+
+def outcomes(trace: NanTrace) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Code and members of a finding for each origin; for what was seen, where there is no origin."""
+    for origin in trace.origins:
+        yield (
+            BY_SOURCE.get(origin.phase) or BY_SINK.get(origin.sink.partition(" ")[0], "GC301"),
+            members_of(origin, trace),
+        )
+    if not trace.clean and not trace.origins:
+        sink = trace.sinks[0] if trace.sinks else None
+        yield (
+            BY_SINK.get(sink.what, "GC301") if sink else "GC301",
+            {
+                "message": "; ".join(filter(None, [describe_unexplained(trace), trace.error])),
+                "hint": "; ".join(trace.notes),
+                "step": trace.step,
+                "evidence": {"cause": "", "verified": False, "reproduced": trace.reproduced},
+            },
+        )
+
+
+def members_of(origin: NanOrigin, trace: NanTrace) -> dict[str, Any]:
+    """A finding's members; its layer is None for what no module called."""
+    event = describe_event(origin, trace)
+    return {
+        "message": f"{event}: {origin.explanation}" if origin.explanation else event,
+        "hint": origin.fix,
+        "layer": origin.module or None,
+        "step": origin.step,
+        "evidence": {name: getattr(origin, name) for name in EVIDENCE},
+        "location": origin.frame.location if origin.frame else None,
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import platform
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -17,12 +18,18 @@ from gradcheck_cli.drive import entrypoint
 from gradcheck_cli.drive.batches import windows
 from gradcheck_cli.drive.devices import choose_device, load_checkpoint, seed_everything
 from gradcheck_cli.drive.interrupt import deferred_interrupt
-from gradcheck_cli.drive.loop import LoopSettings, run
+from gradcheck_cli.drive.loop import LoopSettings, make_scaler, run
 from gradcheck_cli.drive.workload import Workload, make_workload
 from gradcheck_cli.errors import GradcheckError, TargetError
-from gradcheck_cli.judgement import check_selection, make_report
+from gradcheck_cli.judgement import check_selection, make_report, make_trace_report
+from gradcheck_cli.observe.naming import parameters_of
+from gradcheck_cli.observe.nan.births import Births
+from gradcheck_cli.observe.nan.sinks import bad_from_the_start
+from gradcheck_cli.observe.nan.watch import Watch
 from gradcheck_cli.observe.recorder import Recorder, RecorderSettings
 from gradcheck_cli.records import Recording, Report, RunInfo
+from gradcheck_cli.tracing.run import Hunt
+from gradcheck_cli.tracing.session import Session
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,12 @@ def profile(target: str, settings: Settings, watch: Watcher = ignore) -> tuple[R
 def record(target: str, settings: Settings, watch: Watcher) -> Outcome:
     """Load the target and record `settings.steps` optimizer steps of it."""
     check_selection(settings)
+    workload, device, described = prepare(target, settings)
+    return watch_training(workload, device, settings, described, watch)
+
+
+def prepare(target: str, settings: Settings) -> tuple[Workload, torch.device, RunInfo]:
+    """Load the target and make it ready to train; also what is about to run."""
     device = choose_device(settings.device)
     checkpoint = Path(settings.checkpoint).absolute() if settings.checkpoint else None  # before a chdir of theirs
     seed_everything(settings.seed)
@@ -71,7 +84,7 @@ def record(target: str, settings: Settings, watch: Watcher) -> Outcome:
         load_checkpoint(workload.model, checkpoint)
     workload.prepare(device, training=not settings.eval)
     described = replace(describe(target, settings, device, workload), location=entrypoint.location_of(function))
-    return watch_training(workload, device, settings, described, watch)
+    return workload, device, described
 
 
 def watch_training(
@@ -121,6 +134,37 @@ def nothing_recorded(described: RunInfo, ended: str) -> GradcheckError:
         f"{described.optimizer} does not call torch's optimizer hooks, so no step could be measured",
         "call super().__init__(...) in its __init__; a wrapper: return the optimizer that it wraps",
     )
+
+
+def nan_trace(
+    target: str, settings: Settings, watch: Watcher = ignore, save_repro: Path | None = None
+) -> tuple[Report, GradcheckError | None]:
+    """Train the target until something is not finite, and report where it came from.
+
+    `save_repro` is a folder for what reproduces it. The error is the user's own that ended the run, if any did.
+    """
+    check_selection(settings)
+    births = Births()
+    with births.noted():
+        workload, device, described = prepare(target, settings)
+    loop = LoopSettings(device, settings.precision, settings.steps, settings.clip)
+    known_bad = bad_from_the_start(workload.model)
+    session = Session(workload, loop, make_scaler(loop), known_bad, births)
+    with ExitStack() as stack:
+        source = stack.enter_context(closing(windows(workload.dataloader, settings.accumulate)))
+        first_epoch = itertools.takewhile(lambda window: not window[0].epoch, source)
+        hunt = Hunt(session, first_epoch if settings.one_epoch else source, progress_of(watch, settings.steps))
+        ending = hunt.run()
+    short = "data-exhausted" if ending.trace.steps < settings.steps and not settings.one_epoch else "completed"
+    run_info = replace(described, ended=ending.ended or short)
+    parameters = [info for info, _ in parameters_of(workload.model, workload.optimizer)]
+    report = make_trace_report(run_info, hunt.series(), ending.trace, settings, ending.error, parameters)
+    return report, ending.error
+
+
+def progress_of(watch: Watcher, steps: int) -> Callable[[int, Watch], None]:
+    """Tell a watcher of a run how far a hunt is."""
+    return lambda done, seen: watch(Progress(done, steps, seen.loss, seen.grad_norm))
 
 
 def recorder_settings(settings: Settings) -> RecorderSettings:

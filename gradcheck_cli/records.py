@@ -10,10 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:  # the tape is made of records
+    from gradcheck_cli.tape import NanTrace
 
 FORMAT_VERSION = 1
 
@@ -286,3 +289,4 @@ class Report:
     exit_code: int
     error: str = ""
     recording: Recording | None = None
+    trace: NanTrace | None = None

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gradcheck_cli.config import Settings, load_settings
+from gradcheck_cli.config import KINDS, Settings, load_settings, load_trace_settings
 from gradcheck_cli.errors import ConfigError
 from gradcheck_cli.records import Severity
 
@@ -41,6 +40,15 @@ def test_each_source_goes_over_the_next() -> None:
     Path("gradcheck.yaml").write_text("steps: 10\nseed: 20\n")
     settings = load_settings({"steps": 100})
     assert (settings.steps, settings.seed, settings.accumulate, settings.device) == (100, 20, 3, "auto")
+
+
+def test_nan_trace_has_a_limit_of_its_own_where_none_is_given() -> None:
+    settings = load_trace_settings({"seed": 3})
+    assert (settings.steps, settings.one_epoch, settings.seed) == (1000, True, 3)
+    assert load_trace_settings({"steps": 5000}) == Settings(steps=5000)
+    Path("gradcheck.yaml").write_text("steps: 50\n")
+    assert load_trace_settings({}) == Settings(steps=50)
+    assert "unknown key 'one_epoch'" in error_in("one_epoch: true\n").message
 
 
 def test_a_file_that_is_named_is_the_only_one() -> None:
@@ -206,7 +214,7 @@ def test_files_that_cannot_be_read() -> None:
         assert error.hint
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(Settings)])
+@pytest.mark.parametrize("name", KINDS)
 def test_every_setting_takes_its_own_default(name: str) -> None:
     default = getattr(Settings(), name)
     assert getattr(load_settings({name: default}), name) == default

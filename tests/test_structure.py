@@ -37,8 +37,12 @@ MAY_BE_LONG = {"records.py"}  # all the types that cross borders, in one place
 
 def part_of(path: Path) -> str:
     """cli for cli/profile.py; config for config.py and for the modules beside it, config_values.py."""
-    name = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    return "config" if name.startswith("config_") else name
+    return joined(path.relative_to(PACKAGE).parts[0].removesuffix(".py"))
+
+
+def joined(name: str) -> str:
+    """The part that a top-level module belongs to: the tape is made of records, and a report may hold one."""
+    return "config" if name.startswith("config_") else "records" if name == "tape" else name
 
 
 def imports(tree: ast.AST, at_import: bool = False) -> Iterator[str]:
@@ -63,7 +67,7 @@ def children(tree: ast.AST) -> Iterator[ast.AST]:
 def own_parts(names: Iterator[str]) -> set[str]:
     """The parts of the package among the names: records for gradcheck_cli.records.Report."""
     found = {name.split(".")[1] for name in names if name.startswith("gradcheck_cli.")} - {"__version__"}
-    return {"config" if part.startswith("config_") else part for part in found}
+    return {joined(part) for part in found}
 
 
 def is_torch(name: str) -> bool:
@@ -123,7 +127,10 @@ def test_the_rules_see_what_they_forbid() -> None:
     assert list(imports(ast.parse(nested), at_import=True)) == ["torch"]
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["rules"], ["profile", "--help"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["--version"], ["rules"], ["rules", "nan"], ["profile", "--help"], ["nan-trace", "--help"]],
+)
 def test_torch_stays_out_of_what_needs_none(arguments: list[str]) -> None:
     source = f"""
 import sys

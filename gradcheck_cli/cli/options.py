@@ -11,10 +11,16 @@ import typer
 from gradcheck_cli.errors import ConfigError
 
 RUN, MEASURE, JUDGE, OUTPUT = "What to run", "What to measure", "What to report", "Where to"
-NO_SETTINGS = ("target", "run", "config", "all_layers", "depth")
+NO_SETTINGS = ("target", "run", "config", "all_layers", "depth", "all_ops", "save_repro")
 
 Target = Annotated[str, typer.Argument(help="path/to/file.py:callable or package.module:callable.", show_default=False)]
 Steps = Annotated[int | None, typer.Option(help="Optimizer steps to run. (default 50)", rich_help_panel=RUN)]
+TraceSteps = Annotated[
+    int | None,
+    typer.Option(
+        "--steps", help="Optimizer steps to watch. (default 1000 or one epoch, if shorter)", rich_help_panel=RUN
+    ),
+]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps. (default auto)", rich_help_panel=RUN)]
 Precision = Annotated[
     str | None, typer.Option(help="fp32, bf16 or fp16, by autocast. (default fp32)", rich_help_panel=RUN)
@@ -88,6 +94,10 @@ Output = Annotated[
         "-o", "--output", metavar="PATH", help="Also to this .json, .txt or .npz file.", rich_help_panel=OUTPUT
     ),
 ]
+TextOutput = Annotated[
+    list[str] | None,
+    typer.Option("-o", "--output", metavar="PATH", help="Also to this .json or .txt file.", rich_help_panel=OUTPUT),
+]
 Save = Annotated[
     str | None,
     typer.Option(metavar="RUN.npz", help="Keep the recording, for `gradcheck report`.", rich_help_panel=OUTPUT),
@@ -95,6 +105,18 @@ Save = Annotated[
 AllLayers = Annotated[bool, typer.Option("--all", help="Fold no layers.", rich_help_panel=OUTPUT, show_default=False)]
 Depth = Annotated[
     int | None, typer.Option(min=1, help="Join layers by so many parts of their names.", rich_help_panel=OUTPUT)
+]
+AllOps = Annotated[
+    bool,
+    typer.Option(
+        "--all-ops", help="Also list every operation of the replayed step.", rich_help_panel=OUTPUT, show_default=False
+    ),
+]
+SaveRepro = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="Write a folder that reproduces the step without your data.", rich_help_panel=OUTPUT
+    ),
 ]
 Quiet = Annotated[
     bool | None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
@@ -12,7 +13,7 @@ from gradcheck_cli.config import Settings
 from gradcheck_cli.errors import OutputError
 from gradcheck_cli.records import Report
 from gradcheck_cli.report.formats import FORMATS, format_of, render
-from gradcheck_cli.report.output import check, write
+from gradcheck_cli.report.output import check, check_directory, write
 from gradcheck_cli.report.view import View
 
 
@@ -30,14 +31,30 @@ def check_outputs(settings: Settings) -> list[Path]:
     return [Path(path).absolute() for path in settings.output]
 
 
-def publish(
-    report: Report, settings: Settings, outputs: list[Path], stdout: TextIO, all_layers: bool, depth: int | None
-) -> None:
+def check_text_outputs(settings: Settings) -> list[Path]:
+    """As `check_outputs`, for a command that makes no recording: refuses `.npz`, too."""
+    for path in settings.output:
+        if not FORMATS[format_of(Path(path))].is_text:
+            raise OutputError(
+                f"cannot write {path}: nan-trace keeps no recording", "use .json or .txt; profile --save keeps one"
+            )
+    return check_outputs(settings)
+
+
+def check_folder(folder: Path | None) -> Path | None:
+    """The absolute path of a folder to write to. Raises OutputError for one that cannot be written."""
+    if folder is None:
+        return None
+    check_directory(folder)
+    return folder.absolute()
+
+
+def publish(report: Report, settings: Settings, outputs: list[Path], stdout: TextIO, view: View) -> None:
     """Write every file and print the report. Raises OutputError for the first that failed, after all the others."""
     with ExitStack() as stack:  # run in reverse, each even if one before it failed
         for path in reversed(outputs):
-            stack.callback(save, report, settings, path, View(100, False, True, all_layers, depth))
-        emit(stdout, str(render(report, settings.format, View.of(stdout, all_layers=all_layers, depth=depth))))
+            stack.callback(save, report, settings, path, replace(view, width=100, color=False, unicode=True))
+        emit(stdout, str(render(report, settings.format, view)))
 
 
 def save(report: Report, settings: Settings, path: Path, view: View) -> None:

@@ -44,6 +44,7 @@ def profile(
     from gradcheck_cli.cli.output import check_outputs, publish
     from gradcheck_cli.cli.streams import reserve_stdout
     from gradcheck_cli.config import load_settings
+    from gradcheck_cli.report.view import View
 
     settings = load_settings(flags, config)
     outputs = check_outputs(settings)
@@ -53,7 +54,7 @@ def profile(
     with progress_bar(settings.quiet) as watch:
         report, error = pipeline.profile(target, settings, watch)
     try:
-        publish(report, settings, outputs, stdout, all_layers, depth)
+        publish(report, settings, outputs, stdout, View.of(stdout, all_layers=all_layers, depth=depth))
     finally:
         if error:
             show_error(error)

@@ -33,9 +33,11 @@ def report(
     from gradcheck_cli.cli.streams import reserve_stdout
     from gradcheck_cli.config import load_settings
     from gradcheck_cli.judgement import make_report
+    from gradcheck_cli.report.view import View
 
     settings = load_settings(flags, config)
     outputs = check_outputs(settings)
     judged = make_report("profile", load(run), settings)
-    publish(judged, settings, outputs, reserve_stdout(), all_layers, depth)
+    stdout = reserve_stdout()
+    publish(judged, settings, outputs, stdout, View.of(stdout, all_layers=all_layers, depth=depth))
     raise typer.Exit(judged.exit_code)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -67,21 +68,67 @@ def move(value: Any, device: torch.device) -> Any:
 
     What has a `to` of its own (transformers' BatchEncoding, say) is asked to move itself.
     """
-    if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
-    if callable(getattr(value, "to", None)):
-        return value.to(device)
+
+    def moved(leaf: Any) -> Any:
+        if isinstance(leaf, Tensor):
+            return leaf.to(device, non_blocking=True)
+        return leaf.to(device) if callable(getattr(leaf, "to", None)) else NotImplemented
+
+    return mapped(value, moved)
+
+
+def clone(value: Any) -> Any:
+    """A copy of a batch that changes made in place to the original do not reach."""
+
+    def cloned(leaf: Any) -> Any:
+        if isinstance(leaf, Tensor):
+            return leaf.detach().clone().requires_grad_(leaf.requires_grad)
+        return leaf.copy() if isinstance(leaf, np.ndarray) else NotImplemented
+
+    return mapped(value, cloned)
+
+
+def batch_size(value: Any) -> int:
+    """The first dimension of its first tensor that has one; 0 without."""
+    sizes: list[int] = []
+
+    def note(leaf: Any) -> Any:
+        if isinstance(leaf, Tensor) and leaf.dim():
+            sizes.append(len(leaf))
+        return leaf if isinstance(leaf, Tensor) else NotImplemented
+
+    mapped(value, note)
+    return sizes[0] if sizes else 0
+
+
+def take(value: Any, rows: Sequence[int]) -> Any:
+    """These samples of a batch: the rows of every tensor whose first dimension is the batch's."""
+    size = batch_size(value)
+
+    def taken(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor):
+            return NotImplemented
+        return leaf[list(rows)].clone() if leaf.dim() and len(leaf) == size else leaf
+
+    return mapped(value, taken)
+
+
+def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
+    """The same structure with every leaf changed; `change` gives NotImplemented for what it leaves alone."""
+    changed = change(value)
+    if changed is not NotImplemented:
+        return changed
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)._make(move(item, device) for item in value)  # type: ignore[attr-defined]
+        return type(value)._make(mapped(item, change) for item in value)  # type: ignore[attr-defined]
     if isinstance(value, (tuple, list)):
-        return type(value)(move(item, device) for item in value)
+        return type(value)(mapped(item, change) for item in value)
     if isinstance(value, Mapping):
-        return rebuilt(value, {key: move(item, device) for key, item in value.items()})
+        return rebuilt(value, {key: mapped(item, change) for key, item in value.items()})
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        moved = copy.copy(value)
+        other = copy.copy(value)
         for entry in dataclasses.fields(value):
-            object.__setattr__(moved, entry.name, move(getattr(value, entry.name), device))  # frozen ones too
-        return moved
+            object.__setattr__(other, entry.name, mapped(getattr(value, entry.name), change))  # frozen ones too
+        return other
     return value
 
 

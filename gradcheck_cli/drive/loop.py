@@ -33,14 +33,16 @@ def run(
     source: Iterable[list[Batch]],
     settings: LoopSettings,
     inspect: Callable[[Iterable[Batch]], Iterable[Batch]] = iter,
+    scaler: GradScaler | None = None,
 ) -> Iterator[int]:
     """Train for up to `settings.steps` optimizer steps; yields the number of each after it, from 0.
 
     A window of `source` is one step; its batches pass through `inspect` on their way to the model.
+    `scaler` is one from `make_scaler` that has been at work already.
     Raises UserCodeError when the user's code raises, TargetError when its loss cannot be used.
     """
     parameters = list(workload.model.parameters())
-    scaler = GradScaler(settings.device.type, enabled=settings.precision == "fp16")
+    scaler = scaler or make_scaler(settings)
     for step, window in zip(range(settings.steps), source, strict=False):
         workload.zero_grad()
         for batch in inspect(window):
@@ -58,6 +60,11 @@ def run(
             if scaler.get_scale() >= scale:  # else the gradients overflowed and there was no optimizer step
                 step_scheduler(workload.scheduler, loss)
         yield step
+
+
+def make_scaler(settings: LoopSettings) -> GradScaler:
+    """The loss scaler that the precision asks for; it does nothing but in fp16."""
+    return GradScaler(settings.device.type, enabled=settings.precision == "fp16")
 
 
 def compute_loss(workload: Workload, batch: Batch, settings: LoopSettings, step: int) -> Tensor:

@@ -13,6 +13,7 @@ import numpy as np
 
 from gradcheck_cli import __version__
 from gradcheck_cli.records import FORMAT_VERSION, Report, RuleInfo
+from gradcheck_cli.report.origin_members import origin_members, trace_members
 from gradcheck_cli.report.view import View
 
 
@@ -39,6 +40,8 @@ def document(report: Report) -> dict[str, Any]:
         "error": report.error or None,
         "series": report.series,
         "layers": report.layers,
+        "trace": trace_members(report.trace) if report.trace else None,
+        "origins": [origin_members(origin) for origin in report.trace.origins] if report.trace else [],
     }
 
 

@@ -26,6 +26,17 @@ def write(path: Path, content: str | bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def check_directory(path: Path) -> None:
+    """Raise OutputError when a directory certainly cannot be made, or written to where there is one already."""
+    target = path.resolve()
+    if target.exists() and not target.is_dir():
+        raise OutputError(f"cannot write to {path}: it is a file", "name a directory, new or empty")
+    if not target.parent.is_dir():
+        raise OutputError(f"cannot make {path}: there is no directory {target.parent}", f"mkdir -p {target.parent}")
+    if not os.access(target if target.exists() else target.parent, os.W_OK):
+        raise OutputError(f"cannot write to {path}: no permission", "choose another directory")
+
+
 def check(path: Path) -> None:
     """Raise OutputError when `path` certainly cannot be written; worth asking before a long run."""
     directory = path.resolve().parent

@@ -9,13 +9,21 @@ from gradcheck_cli.report.findings import finding_list, not_evaluated_list
 from gradcheck_cli.report.header import header
 from gradcheck_cli.report.layer_table import extremes, layer_table
 from gradcheck_cli.report.lines import to_string
+from gradcheck_cli.report.nan_trace import trace_sections
 from gradcheck_cli.report.verdict import failure, verdict
 from gradcheck_cli.report.view import View
 
 
 def render_table(report: Report, view: View) -> str:
-    """Header, layers, findings and verdict, no line wider than the view; ANSI only if it is in colour."""
-    sections = [
+    """Sections apart from each other, no line wider than the view; ANSI only if it is in colour."""
+    sections = profile_sections(report, view) if report.trace is None else trace_sections(report, report.trace, view)
+    lines = [line for section in sections if section for line in [Text(""), *section]]
+    return to_string(lines[1:], view)
+
+
+def profile_sections(report: Report, view: View) -> list[list[Text]]:
+    """Header, layers, findings and verdict."""
+    return [
         header(report, view),
         layer_table(report.layers, view),
         extremes(report.layers, view),
@@ -24,5 +32,3 @@ def render_table(report: Report, view: View) -> str:
         failure(report, view),
         verdict(report, view),
     ]
-    lines = [line for section in sections if section for line in [Text(""), *section]]
-    return to_string(lines[1:], view)

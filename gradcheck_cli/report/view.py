@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TextIO
 
 TYPOGRAPHY = str.maketrans(
-    {"→": "->", "×": "x", "–": "-", "—": "-", "−": "-", "…": "...", "·": "-", "≥": ">=", "≤": "<=", "±": "+-"}
-    | {"‘": "'", "’": "'", "“": '"', "”": '"', "✓": "ok", "✗": "X", "▲": "!", "•": "-", "─": "-", "█": "#"}
+    {"→": "->", "×": "x", "–": "-", "—": "-", "−": "-", "…": "...", "·": "*", "≥": ">=", "≤": "<=", "±": "+-"}
+    | {"‘": "'", "’": "'", "“": '"', "”": '"', "✓": "ok", "✗": "X", "▲": "!", "•": "-", "─": "-", "│": "|", "█": "#"}
 )
 
 
@@ -17,7 +17,8 @@ TYPOGRAPHY = str.maketrans(
 class View:
     """`width` in terminal cells. Without `unicode` everything is ASCII.
 
-    `all_layers` folds nothing; `depth` joins the layers that share so many components of their names.
+    `all_layers` folds nothing; `depth` joins the layers that share so many components of their names. `all_ops`
+    lists every operation of a step that was replayed.
     """
 
     width: int = 80
@@ -25,14 +26,15 @@ class View:
     unicode: bool = True
     all_layers: bool = False
     depth: int | None = None
+    all_ops: bool = False
 
     @staticmethod
-    def of(stream: TextIO, *, all_layers: bool = False, depth: int | None = None) -> View:
+    def of(stream: TextIO, *, all_layers: bool = False, depth: int | None = None, all_ops: bool = False) -> View:
         """What suits a stream: colour on a terminal unless NO_COLOR is set, ASCII unless its encoding is a UTF."""
         color = stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
         unicode = (getattr(stream, "encoding", None) or "ascii").lower().startswith("utf")
         width = shutil.get_terminal_size(fallback=(100, 24)).columns
-        return View(width, color, unicode, all_layers, depth)
+        return View(width, color, unicode, all_layers, depth, all_ops)
 
     def name(self, text: str) -> str:
         """A name as it is, but whatever would not print is escaped, so that it cannot act on the terminal."""

@@ -11,6 +11,7 @@ from gradcheck_cli import __version__
 from gradcheck_cli.report.formats import render
 from gradcheck_cli.report.view import View
 from tests.report.reports import REPORTS
+from tests.report.traces import TRACES
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 VIEWS = {
@@ -22,10 +23,10 @@ VIEWS = {
 
 
 @pytest.mark.parametrize("suffix", VIEWS)
-@pytest.mark.parametrize("name", REPORTS)
+@pytest.mark.parametrize("name", [*REPORTS, *TRACES])
 def test_output_is_the_golden_file(name: str, suffix: str) -> None:
     format_name, view = VIEWS[suffix]
-    rendered = render(REPORTS[name], format_name, view)
+    rendered = render({**REPORTS, **TRACES}[name], format_name, view)
     assert isinstance(rendered, str)
     rendered = rendered.replace(f'"version": "{__version__}"', '"version": "VERSION"')
     path = GOLDEN / f"{name}.{suffix}"

@@ -19,6 +19,7 @@ from gradcheck_cli.report.json_document import render_json
 from gradcheck_cli.report.view import View
 from tests.diagnose.recordings import make_recording
 from tests.report.reports import REPORTS, make_report
+from tests.report.traces import TRACES
 
 SCHEMA = json.loads(files("gradcheck_cli.report").joinpath("schema.json").read_text(encoding="utf-8"))
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
@@ -40,9 +41,9 @@ def test_schema_is_a_schema() -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
 
 
-@reports
-def test_documents_are_valid(name: str) -> None:
-    VALIDATOR.validate(load(REPORTS[name]))
+@pytest.mark.parametrize("report", [*REPORTS.values(), *TRACES.values()], ids=[*REPORTS, *TRACES])
+def test_documents_are_valid(report: Report) -> None:
+    VALIDATOR.validate(load(report))
 
 
 def test_a_run_without_a_step_is_valid() -> None:
@@ -100,6 +101,29 @@ def test_document_says_what_the_report_says() -> None:
     assert vanishing["severity"] == "error"
     assert vanishing["location"] == {"file": "models/cnn.py", "line": 34}
     assert load(REPORTS["failed"])["error"].endswith("ValueError: bad [batch]")
+
+
+def test_a_trace_has_its_origins_and_a_profile_has_none() -> None:
+    document = load(TRACES["trace-backward"])
+    (origin,) = document["origins"]
+    assert {name: origin[name] for name in ("step", "phase", "kind", "op", "autograd_node", "cause", "verified")} == {
+        "step": 37,
+        "phase": "backward",
+        "kind": "nan",
+        "op": "aten::sqrt",
+        "autograd_node": "SqrtBackward0",
+        "cause": "sqrt-at-zero",
+        "verified": True,
+    }
+    assert (origin["file"], origin["line"]) == ("models/norm.py", 42)
+    assert (origin["samples"], origin["spread"]) == ([5, 12], {"reached": 31, "parameters": 148})
+    assert origin["input_stats"][0]["argument"] == "self"
+    assert origin["input_stats"][0]["state"]["zeros"] == 12
+    assert document["trace"]["step"] == 37
+    assert load(TRACES["trace-clean"])["trace"]["step"] is None
+    assert load(TRACES["trace-not-reproduced"])["trace"]["reproduced"] is False
+    assert load(TRACES["trace-raised"])["trace"]["error"].startswith("ValueError: ")
+    assert (load(REPORTS["sick"])["trace"], load(REPORTS["sick"])["origins"]) == (None, [])
 
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters())

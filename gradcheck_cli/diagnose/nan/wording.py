@@ -1,0 +1,49 @@
+"""The numbers of a case in words."""
+
+from __future__ import annotations
+
+from gradcheck_cli.diagnose.nan.evidence import Evidence
+from gradcheck_cli.diagnose.wording import count
+from gradcheck_cli.tape import TensorState
+
+WHAT = {"zeros": "exactly 0", "negatives": "negative", "ones": "exactly ±1", "nan": "NaN", "inf": "infinite"}
+
+
+def share(evidence: Evidence, which: str, argument: str | int = 0, noun: str = "") -> str:
+    """ "12 of 4096 inputs of sqrt are exactly 0", or the range of the inputs where none is."""
+    state = evidence.state(argument)
+    noun = noun or f"inputs of {evidence.op}"
+    if state is None:
+        return f"some {noun} are {WHAT[which]}"
+    number = int(getattr(state, which))
+    if not number:
+        return f"the {noun} are {span(state)}"
+    if state.numel == 1:
+        return f"the {noun.replace('inputs', 'input', 1)} is {WHAT[which]}"
+    return f"{number} of {state.numel} {noun} {'is' if number == 1 else 'are'} {WHAT[which]}"
+
+
+def span(state: TensorState | None) -> str:
+    """ "between -3 and 7.1e+04", of the finite elements."""
+    if state is None or state.low != state.low:
+        return "without a finite element" if state and state.numel else "empty"
+    return f"{state.low:.4g}" if state.low == state.high else f"between {state.low:.4g} and {state.high:.4g}"
+
+
+def slope(evidence: Evidence, of: str = "slope") -> str:
+    """What an infinite slope makes of the gradient."""
+    return f"its {of} is infinite" + (" (0 · inf = NaN)" if evidence.kind == "nan" else "")
+
+
+def result(evidence: Evidence) -> str:
+    """ "3 of 8 results are NaN"."""
+    state = evidence.output
+    which = "nan" if evidence.kind == "nan" and state.nan else "inf"
+    number = int(getattr(state, which))
+    return f"{number} of {count(state.numel, 'result')} {'is' if number == 1 else 'are'} {WHAT[which]}"
+
+
+def largest(*states: TensorState | None) -> str:
+    """The largest magnitude among the finite elements: "6.1e+04"."""
+    values = [abs(v) for state in states if state for v in (state.low, state.high) if v == v]
+    return f"{max(values):.4g}" if values else "unknown"

@@ -1,0 +1,1 @@
+"""Where a NaN comes from: watch steps, rewind, replay one of them operation by operation."""

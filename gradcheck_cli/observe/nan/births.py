@@ -1,0 +1,57 @@
+"""Where the user's code made parameters, buffers and optimizers, so that a bad one can be pointed at."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_parameter_registration_hook,
+)
+from torch.optim import Optimizer
+
+from gradcheck_cli.observe.hooks import patched
+from gradcheck_cli.observe.nan.frames import current_frame
+from gradcheck_cli.tape import Frame
+
+
+class Births:
+    """The lines on which things were made while `noted` was open."""
+
+    def __init__(self) -> None:
+        self._registered: list[tuple[weakref.ref[nn.Module], str, Frame | None]] = []
+        self._optimizers: list[tuple[weakref.ref[Optimizer], Frame | None]] = []
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Note what is made inside the context."""
+        with ExitStack() as undo:
+            undo.callback(register_module_parameter_registration_hook(self._note).remove)
+            undo.callback(register_module_buffer_registration_hook(self._note).remove)
+            undo.enter_context(patched(Optimizer, "__init__", self._noting))
+            yield
+
+    def of_tensor(self, model: nn.Module, name: str) -> Frame | None:
+        """The line that registered a parameter or buffer on its module."""
+        prefix, _, key = name.rpartition(".")
+        owner = model.get_submodule(prefix)
+        found = [frame for module, given, frame in self._registered if module() is owner and given == key]
+        return found[-1] if found else None
+
+    def of_optimizer(self, optimizer: Optimizer) -> Frame | None:
+        """The line that made an optimizer."""
+        return next((frame for made, frame in self._optimizers if made() is optimizer), None)
+
+    def _note(self, module: nn.Module, name: str, tensor: Tensor | None) -> None:
+        self._registered.append((weakref.ref(module), name, current_frame()))
+
+    def _noting(self, call: Any) -> Any:
+        def init(optimizer: Optimizer, *args: Any, **kwargs: Any) -> None:
+            self._optimizers.append((weakref.ref(optimizer), current_frame()))
+            call(optimizer, *args, **kwargs)
+
+        return init
