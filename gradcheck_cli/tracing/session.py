@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 from torch.amp import GradScaler
+from torch.optim import Optimizer
 from torch.utils._python_dispatch import _disable_current_modes
 
 from gradcheck_cli.drive.batches import Batch, clone
@@ -37,8 +38,15 @@ class Session:
 
     def snapshot(self) -> Snapshot:
         """The present state of everything that a step changes."""
-        modules = [part for part in (self.workload.model, self.workload.loss_fn) if isinstance(part, nn.Module)]
-        return Snapshot(modules, self.workload.optimizer, self.workload.scheduler, self.scaler)
+        parts = (self.workload.model, self.workload.loss_fn, *self.births.modules)
+        modules = [part for part in parts if isinstance(part, nn.Module)]
+        return Snapshot(modules, self.optimizers, self.workload.scheduler, self.scaler)
+
+    @property
+    def optimizers(self) -> list[Optimizer]:
+        """The one that is driven, and those that a training_step may call itself."""
+        mine = self.workload.optimizer
+        return [mine, *(other for other in self.births.optimizers if other is not mine)]
 
     def run_again(self, step: HeldStep, inspect: Inspect = iter, change: Change = clone) -> None:
         """Train one step on kept batches, `change` being made to the data of each; raises what the step raises."""
@@ -95,9 +103,9 @@ NO_REPAIRS = Repairs({}, {}, {})
 def trace(session: Session, step: HeldStep, before: Snapshot, repairs: Repairs = NO_REPAIRS) -> Tape:
     """Replay a step from the state `before` it, operation by operation."""
     before.restore()
-    model, optimizer = session.workload.model, session.workload.optimizer
+    model = session.workload.model
     repairs.make(model)
-    tracer = Tracer(model, optimizer, repairs.operations, repairs.derivatives, session.known_bad)
+    tracer = Tracer(model, session.optimizers, repairs.operations, repairs.derivatives, session.known_bad)
     with tracer.tracing():
         try:
             session.run_again(step, tracer.inspect, repairs.change)

@@ -136,8 +136,10 @@ class Evidence:
 
     @property
     def output(self) -> TensorState:
-        """The result, the worst one where there are several."""
-        return self.operation.state if self.operation else TensorState((), "", 0)
+        """The result; where there are several, one that is as the origin says."""
+        outputs = self.operation.outputs if self.operation else ()
+        alike = [state for state in outputs if state.kind == self.kind]
+        return next(iter((*alike, *outputs)), TensorState((), "", 0))
 
     @property
     def dtype(self) -> str:

@@ -108,10 +108,9 @@ def inf_parents(operands: Sequence[Operand], before: int) -> list[tuple[Parent, 
 
 def is_mask_from_outside(parent: Parent, operand: Operand, masks: bool) -> bool:
     """A tensor that was made before the step with Inf in it on purpose: known by where -inf is read as a mask."""
-    if parent.source.startswith("constant:"):
-        return True
-    only_minus = not operand.state.positive_inf and not operand.state.nan
-    return masks and only_minus and parent.source.startswith(("batch:", "buffer:"))
+    if operand.state.positive_inf or operand.state.nan:
+        return False
+    return parent.source.startswith(("constant:", "batch:", "buffer:") if masks else "constant:")
 
 
 def reads_masks(operation: Operation) -> bool:

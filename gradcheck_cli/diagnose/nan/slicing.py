@@ -34,7 +34,7 @@ def find_origin(tape: Tape, sink: Sink) -> NanOrigin:
     """
     trail = follow(tape, sink)
     origin = trail.operations[0] if trail.operations and not trail.source else None
-    found = describe_operation(tape, origin, trail) if origin else describe_source(tape, sink, trail)
+    found = describe_operation(tape, origin, trail, sink) if origin else describe_source(tape, sink, trail)
     return NanOrigin(
         **found,
         step=tape.step,
@@ -124,7 +124,7 @@ def drop_nan_constant(trail: list[Operation]) -> list[Operation]:
     return trail
 
 
-def describe_operation(tape: Tape, origin: Operation, trail: Trail) -> dict[str, Any]:
+def describe_operation(tape: Tape, origin: Operation, trail: Trail, sink: Sink) -> dict[str, Any]:
     """The fields of an origin on the tape."""
     first = original_of(tape, origin)
     operation = origin if first.state.finite else first
@@ -133,7 +133,7 @@ def describe_operation(tape: Tape, origin: Operation, trail: Trail) -> dict[str,
     return {
         "micro_batch": operation.micro_batch,
         "phase": first.phase,
-        "kind": kind_of_derivative(trail) if derivative else kind_of_result(operation),
+        "kind": kind_passed_on(trail, sink, derivative),
         "op": "" if is_check(operation) else forward.name,
         "operation": operation.index,
         "autograd_node": operation.node if derivative else "",
@@ -143,17 +143,22 @@ def describe_operation(tape: Tape, origin: Operation, trail: Trail) -> dict[str,
     }
 
 
-def kind_of_derivative(trail: Trail) -> str:
-    """What it made by its end: an Inf times 0 within one autograd node is a NaN."""
-    _, run = next(groupby(trail.operations, key=lambda operation: (operation.node, operation.forward)))
-    return list(run)[-1].state.kind
+def kind_passed_on(trail: Trail, sink: Sink, derivative: bool) -> str:
+    """What went on from it towards the sink; of a derivative what left its node (0 · inf inside it is NaN).
 
-
-def kind_of_result(operation: Operation) -> str:
-    """What it made; of what raised in place of a result, what it would have made: a number that does not fit."""
-    if operation.state.finite:
-        return "nan" if operation.outputs else "inf"
-    return operation.state.kind
+    Of what raised in place of a result, what it would have made: a number that does not fit.
+    """
+    made = trail.operations[0]
+    length = 1
+    if derivative:
+        _, run = next(groupby(trail.operations, key=lambda operation: (operation.node, operation.forward)))
+        length = len(list(run))
+        made = trail.operations[length - 1]
+    if made.state.finite:
+        return "nan" if made.outputs else "inf"
+    reader = trail.operations[length].inputs if len(trail.operations) > length else (sink,)
+    by_reader = any(made.index in value.nan_from for value in reader), any(made.index in v.inf_from for v in reader)
+    return "nan" if by_reader[0] else "inf" if by_reader[1] else made.state.kind
 
 
 def is_check(operation: Operation) -> bool:

@@ -35,6 +35,17 @@ class Births:
             undo.enter_context(patched(Optimizer, "__init__", self._noting))
             yield
 
+    @property
+    def modules(self) -> list[nn.Module]:
+        """The modules with parameters or buffers that are still there, each once."""
+        alive = {id(module): module for reference, _, _ in self._registered if (module := reference()) is not None}
+        return list(alive.values())
+
+    @property
+    def optimizers(self) -> list[Optimizer]:
+        """The optimizers that are still there."""
+        return [optimizer for reference, _ in self._optimizers if (optimizer := reference()) is not None]
+
     def of_tensor(self, model: nn.Module, name: str) -> Frame | None:
         """The line that registered a parameter or buffer on its module."""
         prefix, _, key = name.rpartition(".")

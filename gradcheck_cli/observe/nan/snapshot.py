@@ -54,12 +54,28 @@ class RandomState:
         return cls._numpy_state
 
 
-class Snapshot:
-    """The state of a model, its optimizer, scheduler and scaler. Taking it again uses the same memory."""
+class KeptTensor:
+    """A tensor and its values: others may share its memory, so it stays the same one. In a graph it is not copied."""
 
-    def __init__(self, modules: list[nn.Module], optimizer: Optimizer, scheduler: Any, scaler: GradScaler) -> None:
-        self._modules = [module for root in modules for module in root.modules()]
-        self._optimizer, self._scheduler, self._scaler = optimizer, scheduler, scaler
+    def __init__(self, tensor: Tensor) -> None:
+        self._tensor = tensor
+        self._values = tensor.detach().clone() if tensor.grad_fn is None else None
+
+    def restore(self) -> Tensor:
+        """The same tensor with its old values; to be called without gradients being recorded."""
+        if self._values is not None:
+            self._tensor.detach().copy_(self._values)
+        return self._tensor
+
+
+class Snapshot:
+    """The state of a model, its optimizers, scheduler and scaler. Taking it again uses the same memory."""
+
+    def __init__(
+        self, modules: list[nn.Module], optimizers: list[Optimizer], scheduler: Any, scaler: GradScaler
+    ) -> None:
+        self._modules = list({id(module): module for root in modules for module in root.modules()}.values())
+        self._optimizers, self._scheduler, self._scaler = optimizers, scheduler, scaler
         self._copies: list[Tensor] = []
         self.take()
 
@@ -70,11 +86,10 @@ class Snapshot:
         self._gradients = [(p, None if p.grad is None else p.grad.clone()) for p in self._parameters()]
         self._buffers = [dict(module._buffers) for module in self._modules]
         self._attributes = [kept_attributes(owner) for owner in self._owners()]
-        self._state = {p: copy_value(state) for p, state in self._optimizer.state.items()}
-        groups = self._optimizer.param_groups
-        self._groups = [{key: copy_value(v) for key, v in group.items() if key != "params"} for group in groups]
+        self._state = [{p: keep_value(state) for p, state in one.state.items()} for one in self._optimizers]
+        self._groups = [{k: keep_value(v) for k, v in group.items() if k != "params"} for group in self._all_groups()]
         self._schedule = scheduler_state(self._scheduler)
-        self._scale = {key: copy_value(getattr(self._scaler, key)) for key in SCALER if self._scaler.is_enabled()}
+        self._scale = {key: keep_value(getattr(self._scaler, key)) for key in SCALER if self._scaler.is_enabled()}
         self._random = RandomState()
 
     @torch.no_grad()
@@ -84,25 +99,26 @@ class Snapshot:
             module._buffers.clear()
             module._buffers.update(buffers)
         for owner, attributes in zip(self._owners(), self._attributes, strict=True):
-            vars(owner).update({key: copy_value(value) for key, value in attributes.items()})
+            vars(owner).update({key: kept_value(value) for key, value in attributes.items()})
         for live, kept in zip(self._live, self._copies, strict=True):
             live.copy_(kept)
         for parameter, gradient in self._gradients:
             parameter.grad = None if gradient is None else gradient.clone()
-        self._optimizer.state.clear()
-        self._optimizer.state.update({p: copy_value(state) for p, state in self._state.items()})
-        for group, kept_group in zip(self._optimizer.param_groups, self._groups, strict=True):
-            group.update({key: copy_value(value) for key, value in kept_group.items()})
+        for optimizer, states in zip(self._optimizers, self._state, strict=True):
+            optimizer.state.clear()
+            optimizer.state.update({p: kept_value(state) for p, state in states.items()})
+        for group, kept_group in zip(self._all_groups(), self._groups, strict=True):
+            group.update({key: kept_value(value) for key, value in kept_group.items()})
         if self._schedule is not None:
             self._scheduler.load_state_dict(copy.deepcopy(self._schedule))
         for key, value in self._scale.items():
-            setattr(self._scaler, key, copy_value(value))
+            setattr(self._scaler, key, kept_value(value))
         self._scaler._per_optimizer_states = defaultdict(torch.amp.grad_scaler._refresh_per_optimizer_state)
         self._random.restore()
 
     def _parameters(self) -> list[nn.Parameter]:
         own = {id(p): p for module in self._modules for p in module._parameters.values() if p is not None}
-        stepped = {id(p): p for group in self._optimizer.param_groups for p in group["params"]}
+        stepped = {id(p): p for group in self._all_groups() for p in group["params"]}
         return list({**own, **stepped}.values())
 
     def _tensors(self) -> list[Tensor]:
@@ -110,7 +126,10 @@ class Snapshot:
         return [*(parameter.detach() for parameter in self._parameters()), *buffers.values()]
 
     def _owners(self) -> list[Any]:
-        return [*self._modules, self._optimizer]
+        return [*self._modules, *self._optimizers]
+
+    def _all_groups(self) -> list[dict[str, Any]]:
+        return [group for optimizer in self._optimizers for group in optimizer.param_groups]
 
 
 def copied(tensors: list[Tensor], into: list[Tensor]) -> list[Tensor]:
@@ -129,7 +148,7 @@ def kept_attributes(owner: Any) -> dict[str, Any]:
     kept = {}
     for key, value in vars(owner).items():
         if key not in NOT_ATTRIBUTES and is_plain(value):
-            kept[key] = copy_value(value)
+            kept[key] = keep_value(value)
     return kept
 
 
@@ -140,16 +159,29 @@ def is_plain(value: Any) -> bool:
     return isinstance(value, (*PLAIN, Tensor))
 
 
-def copy_value(value: Any) -> Any:
-    """A copy; a tensor that belongs to a graph stays the same one."""
+def keep_value(value: Any) -> Any:
+    """A value from which `kept_value` can restore it."""
     if isinstance(value, Tensor):
-        return value if value.grad_fn is not None else value.detach().clone().requires_grad_(value.requires_grad)
+        return KeptTensor(value)
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)._make(copy_value(item) for item in value)  # type: ignore[attr-defined]
+        return type(value)._make(keep_value(item) for item in value)  # type: ignore[attr-defined]
     if isinstance(value, (tuple, list)):
-        return type(value)(copy_value(item) for item in value)
+        return type(value)(keep_value(item) for item in value)
     if isinstance(value, Mapping):
-        return {key: copy_value(item) for key, item in value.items()}
+        return {key: keep_value(item) for key, item in value.items()}
+    return value
+
+
+def kept_value(value: Any) -> Any:
+    """What was kept, with the same tensors as then in the state of then."""
+    if isinstance(value, KeptTensor):
+        return value.restore()
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)._make(kept_value(item) for item in value)  # type: ignore[attr-defined]
+    if isinstance(value, (tuple, list)):
+        return type(value)(kept_value(item) for item in value)
+    if isinstance(value, Mapping):
+        return {key: kept_value(item) for key, item in value.items()}
     return value
 
 

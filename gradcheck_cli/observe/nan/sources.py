@@ -15,7 +15,7 @@ from gradcheck_cli.observe.nan.states import elements, tensors_in
 class Sources:
     """Knows parameters, buffers, gradients, optimizer states and batches by their storage."""
 
-    def __init__(self, model: nn.Module, optimizer: Optimizer) -> None:
+    def __init__(self, model: nn.Module, optimizers: Iterable[Optimizer]) -> None:
         self._names: dict[int, str] = {}
         self._kept: list[Tensor] = []  # a storage's identity lasts as long as it does
         self._tensors: dict[str, Tensor] = {}
@@ -25,7 +25,7 @@ class Sources:
         self.add((f"gradient:{name}", p.grad) for name, p in parameters.items() if p.grad is not None)
         self.add(attributes(model))
         names: dict[Tensor, str] = {parameter: name for name, parameter in parameters.items()}
-        for parameter, state in optimizer.state.items():
+        for parameter, state in (item for optimizer in optimizers for item in optimizer.state.items()):
             for key, value in state.items():
                 self.add((f"state:{key} of {names.get(parameter, 'a parameter')}", t) for t in tensors_in([value]))
 

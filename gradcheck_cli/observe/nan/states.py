@@ -16,8 +16,8 @@ ROWS = 64
 def elements(tensor: Tensor) -> Tensor:
     """The stored real numbers: both parts of complex ones in a last dimension, the values of a sparse tensor."""
     tensor = tensor.detach()
-    if tensor._is_zerotensor():  # has no memory; reading it crashes
-        return torch.zeros(tensor.shape)
+    if tensor._is_zerotensor() or tensor.is_meta:  # these have no memory; reading a zero tensor's crashes
+        return torch.zeros(tensor.shape if not tensor.is_meta else 0)
     if tensor.layout is torch.sparse_coo:
         tensor = tensor._values()
     elif tensor.layout is not torch.strided:

@@ -38,7 +38,7 @@ class Tracer(TorchDispatchMode):
     def __init__(
         self,
         model: nn.Module,
-        optimizer: Optimizer,
+        optimizers: Sequence[Optimizer],
         patches: Mapping[int, float] | None = None,
         derivatives: Mapping[int, float] | None = None,
         known_bad: Collection[str] = (),
@@ -47,7 +47,7 @@ class Tracer(TorchDispatchMode):
         self._patches, self._derivatives = patches or {}, derivatives or {}
         self._operations: list[Operation] = []
         self._provenance = Provenance()
-        self._sources = Sources(model, optimizer)
+        self._sources = Sources(model, optimizers)
         self._sites = Sites({id(module): name for name, module in model.named_modules()})
         self._sinks = Sinks(model, known_bad, self._provenance, self._sources, self._sites)
         self._sequencer = Sequencer()
@@ -94,6 +94,7 @@ class Tracer(TorchDispatchMode):
         read = [argument for argument in arguments if argument.is_read]
         operands = [self._operand(argument) for argument in read]
         suspects = {i: self._suspect(read[i]) for i, operand in enumerate(operands) if not operand.state.finite}
+        operands += self._numbers.operands(bad_numbers(args, kwargs))
         operation = self._describe(func, args, kwargs)
         self._operations.append(operation)
         try:

@@ -175,7 +175,8 @@ class Watch:
         self.loss, self.grad_norm = new[-1].loss, new[-1].grad_norm
         if not all(isfinite(step.loss) for step in new):
             return "loss"
-        if not all(map(isfinite, to_floats(self._sizes(self._state())))):
+        state = self._state()
+        if not all(map(isfinite, to_floats(self._sizes(state)))) and not all(map(is_finite, state)):
             return "state"
         return "" if all(isfinite(step.grad_norm) or step.skipped for step in new) else "gradient"
 
