@@ -11,7 +11,7 @@ SICK := sample_models/deep_sigmoid_mlp.py:build
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format bench docs clean FORCE
+.PHONY: help demo test lint format bench compare docs clean FORCE
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ format: $(INSTALLED) ## Mend style as far as a tool can
 
 bench: $(INSTALLED) ## Measure what gradcheck costs (some minutes)
 	$(PYTHON_VENV) -m benchmarks
+
+compare: $(INSTALLED) ## Set nan-trace beside detect_anomaly on the corpus of failing steps
+	$(PYTHON_VENV) -m tests.nan_corpus.comparison
 
 docs: $(INSTALLED) ## Make docs/rules.md from the rules' own documentation
 	$(PYTHON_VENV) docs/build_rules.py

@@ -5,15 +5,21 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from functools import partial
 
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch.amp import GradScaler
 
 from benchmarks.interleaved import Comparison, compare
 from benchmarks.models import RUNS, Run, digits_cnn, gpt2_gradients, tiny_mlp
+from gradcheck_cli.drive.batches import Batch, clone
+from gradcheck_cli.observe.hooks import observed
+from gradcheck_cli.observe.nan.snapshot import Snapshot
+from gradcheck_cli.observe.nan.watch import Watch
 from gradcheck_cli.observe.numerics import reducer_for
 from gradcheck_cli.observe.recorder import Recorder
 
@@ -34,6 +40,38 @@ def steps() -> list[Row]:
 
 def profiled(run: Run, recorder: Recorder) -> None:
     with recorder:
+        run.train()
+
+
+def watching() -> list[Row]:
+    """A step that nan-trace watches against the bare one, and what detect_anomaly makes of the same."""
+    rows = []
+    for make in RUNS:
+        torch.manual_seed(0)
+        run = make()
+        for name, alternative in (("watched", watched), ("detect_anomaly", under_anomaly_detection)):
+            rounds = 15 if name == "watched" else 5
+            aim = AIMS.get(run.name, "") if name == "watched" else ""
+            rows.append((run.name, f"{name} / bare step", compare(run.train, partial(alternative, run), rounds), aim))
+    return rows
+
+
+def watched(run: Run) -> None:
+    """What `tracing.run` does around each step."""
+    watch = Watch(run.model, clone, frozenset())
+    before = Snapshot([run.model], [run.optimizer], None, GradScaler(enabled=False))
+    with observed(watch):
+        for _, data in zip(range(run.steps), run.endless(), strict=False):
+            for batch in watch.inspect([Batch(0, 0, data)]):
+                run.train_step(batch.data)
+            if watch.end_step():
+                assert not watch.look()
+                before.take()
+                watch.begin_window()
+
+
+def under_anomaly_detection(run: Run) -> None:
+    with warnings.catch_warnings(), torch.autograd.detect_anomaly():
         run.train()
 
 
@@ -93,6 +131,7 @@ def python(*arguments: str) -> None:
 AIMS = {"tiny MLP": "<= 1.15", "tiny MLP with its DataLoader": "<= 1.15", "GPT, 10M parameters": "<= 1.03"}
 PARTS: dict[str, Callable[[], list[Row]]] = {
     "steps": steps,
+    "watching": watching,
     "statistics": statistics,
     "wandb": wandb,
     "startup": startup,

@@ -18,6 +18,7 @@ from torch.optim import optimizer as optimizers
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 MODULE_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks")
+REGISTRATION_HOOKS = ("_global_parameter_registration_hooks", "_global_buffer_registration_hooks")
 
 
 def torch_state() -> dict[str, Any]:
@@ -28,7 +29,8 @@ def torch_state() -> dict[str, Any]:
             dict(optimizers._global_optimizer_pre_hooks),
             dict(optimizers._global_optimizer_post_hooks),
         ),
-        "module hooks": [dict(getattr(modules, name)) for name in MODULE_HOOKS],
+        "module hooks": [dict(getattr(modules, name)) for name in (*MODULE_HOOKS, *REGISTRATION_HOOKS)],
+        "optimizer": optimizers.Optimizer.__init__,
         "backward": torch.autograd.backward,
         "clips": [
             getattr(home, name)

@@ -28,10 +28,22 @@ MAY_IMPORT = {
     "diagnose": {"archive", "config", "records", "errors"},
     "report": {"archive", "config", "records", "errors"},
     "judgement": {"diagnose", "report", "archive", "config", "records", "errors"},
-    "pipeline": {"judgement", "drive", "observe", "diagnose", "report", "archive", "config", "records", "errors"},
+    "tracing": {"drive", "observe", "diagnose", "config", "records", "errors"},
+    "pipeline": {
+        "tracing",
+        "judgement",
+        "drive",
+        "observe",
+        "diagnose",
+        "report",
+        "archive",
+        "config",
+        "records",
+        "errors",
+    },
     "cli": {"pipeline", "judgement", "diagnose", "report", "archive", "config", "records", "errors"},
 }
-MAY_IMPORT_TORCH = {"drive", "observe", "pipeline"}
+MAY_IMPORT_TORCH = {"drive", "observe", "tracing", "pipeline"}
 MAY_BE_LONG = {"records.py"}  # all the types that cross borders, in one place
 
 

@@ -1,16 +1,15 @@
-"""What torch.autograd.detect_anomaly says of the corpus, as a table: `python -m tests.nan_corpus.anomaly`."""
+"""What torch.autograd.detect_anomaly says of a case."""
 
 from __future__ import annotations
 
 import re
 import warnings
-from collections import Counter
 from itertools import chain
 
 import torch
 
 from tests.nan_corpus.corpus import Case
-from tests.nan_corpus.plain_loop import load_corpus, train
+from tests.nan_corpus.plain_loop import train
 
 STEPS = 5
 RIGHT, WRONG, NOTHING = "right op", "wrong op", "nothing"
@@ -66,22 +65,3 @@ def names_operator(case: Case, node: str) -> bool:
 def plain_name(operator: str) -> str:
     """aten::nll_loss_forward as its autograd node is called, in lower case: nllloss."""
     return operator.removeprefix("aten::").removesuffix("_forward").replace("_", "").lower()
-
-
-def main() -> None:
-    """Print the table, and how often detect_anomaly was right."""
-    cases, controls = load_corpus()
-    verdicts: Counter[str] = Counter()
-    for case in cases:
-        node, line = said_by_anomaly(case)
-        verdict = judge(case, node, line)
-        verdicts[verdict] += 1
-        operator = case.op if isinstance(case.op, str) else case.op[0]
-        print(f"{verdict:9} {case.name:40} {case.phase:9} {operator or case.source:30.30} {node or '-':28.28} {line}")
-    alarms = [control.name for control in controls if said_by_anomaly(control)[0]]
-    print(f"\n{len(cases)} failing cases: " + ", ".join(f"{verdicts[kind]} {kind}" for kind in (RIGHT, WRONG, NOTHING)))
-    print(f"{len(controls)} controls: {len(alarms)} false alarms" + (f" ({', '.join(alarms)})" if alarms else ""))
-
-
-if __name__ == "__main__":
-    main()

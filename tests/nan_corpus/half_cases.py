@@ -39,7 +39,7 @@ def mask_of_1e9_cast_to_half() -> dict[str, Any]:
     return {"model": model, "dataloader": batches, "training_step": training_step, "optimizer": adam}
 
 
-@case(phase="forward", op="aten::masked_fill", kind="inf", cause="mask-overflow", error=True, settings=FP16)
+@case(phase="forward", op="aten::masked_fill", kind="finite", cause="mask-overflow", error=True, settings=FP16)
 def mask_of_1e9_filled_in_half() -> dict[str, Any]:
     class CausalAttention(nn.Module):
         def __init__(self) -> None:

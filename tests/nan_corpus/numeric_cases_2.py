@@ -56,7 +56,7 @@ def gaussian_likelihood_of_scale_zero() -> dict[str, Any]:
     return {"model": model, "dataloader": batches, "training_step": training_step, "optimizer": sgd}
 
 
-@case(phase="forward", cause="normal-scale-zero", samples=(4,), error=True)
+@case(phase="forward", kind="finite", cause="normal-scale-zero", samples=(4,), error=True)
 def normal_refuses_scale_zero() -> dict[str, Any]:
     class Forecaster(nn.Module):
         def __init__(self) -> None:

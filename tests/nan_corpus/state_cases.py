@@ -139,7 +139,7 @@ def prior_of_a_class_never_counted() -> dict[str, Any]:
 BATCH_NORM = ("aten::native_batch_norm", "aten::_native_batch_norm_legit", "aten::_batch_norm_with_update")
 
 
-@case(phase="forward", op=BATCH_NORM, kind="inf", cause="batch-norm-overflow", step=1)
+@case(phase="forward", op=BATCH_NORM, kind="inf", cause="variance-overflow", step=1)
 def variance_of_a_batch_norm_overflows() -> dict[str, Any]:
     class Net(nn.Module):
         def __init__(self) -> None:

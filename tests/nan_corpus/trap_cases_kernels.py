@@ -110,7 +110,7 @@ def layer_norm_without_eps() -> dict[str, Any]:
     return {"model": model, "dataloader": batches, "loss_fn": nn.CrossEntropyLoss(), "optimizer": optimizer}
 
 
-@case(phase="forward", op="aten::native_batch_norm", kind="inf", cause="batch-norm-overflow", step=1)
+@case(phase="forward", op="aten::native_batch_norm", kind="inf", cause="variance-overflow", step=1)
 def batch_norm_variance_overflow() -> dict[str, Any]:
     """The output stays finite, 0, but the running variance is infinite from then on."""
 

@@ -37,7 +37,7 @@ class Match:
         for name, operand in zip("xy", self.operands, strict=False):
             text = text_of(operand, source)
             found[name.upper()] = in_brackets(operand, text)
-            found[name] = text if isinstance(operand, ast.BinOp) else found[name.upper()]
+            found[name] = text if isinstance(operand, (ast.BinOp, ast.UnaryOp)) else found[name.upper()]
         return found
 
 

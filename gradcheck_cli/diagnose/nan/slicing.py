@@ -146,7 +146,7 @@ def describe_operation(tape: Tape, origin: Operation, trail: Trail, sink: Sink) 
 def kind_passed_on(trail: Trail, sink: Sink, derivative: bool) -> str:
     """What went on from it towards the sink; of a derivative what left its node (0 · inf inside it is NaN).
 
-    Of what raised in place of a result, what it would have made: a number that does not fit.
+    What raised in place of making something is finite.
     """
     made = trail.operations[0]
     length = 1
@@ -154,10 +154,10 @@ def kind_passed_on(trail: Trail, sink: Sink, derivative: bool) -> str:
         _, run = next(groupby(trail.operations, key=lambda operation: (operation.node, operation.forward)))
         length = len(list(run))
         made = trail.operations[length - 1]
-    if made.state.finite:
-        return "nan" if made.outputs else "inf"
     reader = trail.operations[length].inputs if len(trail.operations) > length else (sink,)
     by_reader = any(made.index in value.nan_from for value in reader), any(made.index in v.inf_from for v in reader)
+    if made.state.finite:
+        return "finite"
     return "nan" if by_reader[0] else "inf" if by_reader[1] else made.state.kind
 
 

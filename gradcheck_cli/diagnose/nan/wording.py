@@ -10,7 +10,7 @@ WHAT = {"zeros": "exactly 0", "negatives": "negative", "ones": "exactly ±1", "n
 
 
 def share(evidence: Evidence, which: str, argument: str | int = 0, noun: str = "") -> str:
-    """ "12 of 4096 inputs of sqrt are exactly 0", or the range of the inputs where none is."""
+    """Such as: 12 of 4096 inputs of sqrt are exactly 0; or the range of the inputs where none is."""
     state = evidence.state(argument)
     noun = noun or f"inputs of {evidence.op}"
     if state is None:
@@ -19,12 +19,18 @@ def share(evidence: Evidence, which: str, argument: str | int = 0, noun: str = "
     if not number:
         return f"the {noun} are {span(state)}"
     if state.numel == 1:
-        return f"the {noun.replace('inputs', 'input', 1)} is {WHAT[which]}"
+        return f"the {singular(noun)} is {WHAT[which]}"
     return f"{number} of {state.numel} {noun} {'is' if number == 1 else 'are'} {WHAT[which]}"
 
 
+def singular(noun: str) -> str:
+    """Such as: root of squared gradients."""
+    head, *rest = noun.split(" of ")
+    return " of ".join([head.removesuffix("s"), *rest])
+
+
 def span(state: TensorState | None) -> str:
-    """ "between -3 and 7.1e+04", of the finite elements."""
+    """Such as: between -3 and 7.1e+04; of the finite elements."""
     if state is None or state.low != state.low:
         return "without a finite element" if state and state.numel else "empty"
     return f"{state.low:.4g}" if state.low == state.high else f"between {state.low:.4g} and {state.high:.4g}"
@@ -36,7 +42,7 @@ def slope(evidence: Evidence, of: str = "slope") -> str:
 
 
 def result(evidence: Evidence) -> str:
-    """ "3 of 8 results are NaN"."""
+    """Such as: 3 of 8 results are NaN."""
     state = evidence.output
     which = "nan" if evidence.kind == "nan" and state.nan else "inf"
     number = int(getattr(state, which))

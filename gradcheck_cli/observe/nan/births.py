@@ -46,6 +46,15 @@ class Births:
         """The optimizers that are still there."""
         return [optimizer for reference, _ in self._optimizers if (optimizer := reference()) is not None]
 
+    def numbered_modules(self) -> list[tuple[int, nn.Module]]:
+        """As `modules`, each with the number of its first registration, which is the same whenever the code runs."""
+        made = [(number, module) for number, (reference, _, _) in enumerate(self._registered) if (module := reference())]
+        return list({id(module): (number, module) for number, module in reversed(made)}.values())[::-1]
+
+    def numbered_optimizers(self) -> list[tuple[int, Optimizer]]:
+        """As `optimizers`, each with how many were made before it."""
+        return [(number, made) for number, (reference, _) in enumerate(self._optimizers) if (made := reference())]
+
     def of_tensor(self, model: nn.Module, name: str) -> Frame | None:
         """The line that registered a parameter or buffer on its module."""
         prefix, _, key = name.rpartition(".")

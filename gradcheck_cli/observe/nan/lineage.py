@@ -11,6 +11,7 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch.utils._pytree import tree_map
 
+from gradcheck_cli.observe.nan.calls import values_by_name
 from gradcheck_cli.observe.nan.states import can_be_bad, elements
 
 Writers = tuple[tuple[int, ...], tuple[int, ...]]
@@ -37,9 +38,14 @@ class Suspect:
 
     @classmethod
     def of(cls, tensor: Tensor, owners: Tensor) -> Suspect:
-        """Look at a tensor; the masks are on the CPU, complex numbers are two elements each."""
+        """Look at a tensor; the masks are on the CPU. `owners` has two for a complex number: its worse part counts."""
         values = elements(tensor)
-        return cls(tensor, values.isnan().cpu(), values.isinf().cpu(), owners)
+        nan, inf = values.isnan().cpu(), values.isinf().cpu()
+        if tensor.is_complex():
+            real_first = nan[..., 0] | (inf[..., 0] & ~nan[..., 1])
+            owners, nan = torch.where(real_first, owners[..., 0], owners[..., 1]), nan.any(-1)
+            inf = inf.any(-1) & ~nan
+        return cls(tensor, nan, inf, owners)
 
     def writers(self, relevant: Tensor | None = None) -> Writers:
         """Of all its bad elements, or of those that `relevant` (which broadcasts with it) marks."""
@@ -55,6 +61,12 @@ class Suspect:
         return torch.where(self.nan | self.inf, code, 0)
 
 
+def bad_elements(tensor: Tensor) -> Tensor:
+    """Which are not finite, on the CPU; of complex numbers those with a part that is not."""
+    bad = ~elements(tensor).isfinite().cpu()
+    return bad.any(-1) if tensor.is_complex() else bad
+
+
 def distinct(writers: Tensor) -> tuple[int, ...]:
     """Each once, in order."""
     return tuple(torch.unique(writers).tolist())
@@ -65,16 +77,18 @@ def writers_behind(
 ) -> list[Writers]:
     """For each suspect the writers that the bad outputs can have come from; all where the outputs are no floats."""
     floats = [output for output in outputs if can_be_bad(output)]
-    bad = [~elements(output).isfinite().cpu() for output in floats]
+    bad = [bad_elements(output) for output in floats]
     if floats and not any(bool(mask.any()) for mask in bad):
         return [NOTHING for _ in suspects]
     name = func._schema.name.removeprefix("aten::")
+    given = {argument.name: value for argument, value in values_by_name(func, args, kwargs)}
+    adds = given.get("accumulate") or given.get("reduce")  # then an element has more than one parent
     try:
         if name in ("where", "masked_fill", "masked_fill_") and floats:
             return selected(name, args, suspects, bad[0])
-        if name in PICKS and len(outputs) == 2 and len(args) > 1:
-            return picked(args, suspects, outputs[1], bad[0])
-        if name in MOVES and floats and True not in args[3:4]:  # index_put that accumulates adds
+        if name in PICKS and len(outputs) == 2:
+            return picked(given.get("dim", -1), suspects, outputs[1].cpu(), bad[0])
+        if name in MOVES and floats and not adds:
             return moved(func, args, kwargs, suspects, bad[0])
         if torch.Tag.pointwise in func.tags and len(floats) == 1:
             return [suspect.writers(bad[0]) for suspect in suspects]
@@ -85,16 +99,21 @@ def writers_behind(
 
 def selected(name: str, args: Sequence[Any], suspects: Sequence[Suspect], bad: Tensor) -> list[Writers]:
     """`where` and `masked_fill`: only what is selected counts."""
-    condition = (args[0] if name == "where" else args[1]).cpu()
-    chosen: dict[int, Tensor] = {id(args[1 if name == "where" else 0]): condition if name == "where" else ~condition}
-    chosen[id(args[2])] = ~condition if name == "where" else condition
-    return [s.writers(bad & chosen[id(s.tensor)]) if id(s.tensor) in chosen else s.writers(bad) for s in suspects]
+    condition = (args[0] if name == "where" else args[1]).cpu().bool()
+    kept, other = (args[1] if name == "where" else args[0]), args[2]
+    chosen = condition if name == "where" else ~condition
+    both = [(kept, bad & chosen), (other, bad & ~chosen)]
+    return [s.writers(sum((m for value, m in both if value is s.tensor), torch.zeros_like(bad))) for s in suspects]
 
 
-def picked(args: Sequence[Any], suspects: Sequence[Suspect], indices: Tensor, bad: Tensor) -> list[Writers]:
+def picked(dim: int, suspects: Sequence[Suspect], indices: Tensor, bad: Tensor) -> list[Writers]:
     """Operators that give values of their input and say by `indices` which, along a dimension."""
-    dims = [arg for arg in args[1:] if isinstance(arg, int) and not isinstance(arg, bool)]
-    return [through(s, lambda codes: codes.gather(dims[-1], indices.cpu()), bad) for s in suspects]
+
+    def pick(codes: Tensor) -> Tensor:
+        wide = indices if indices.dim() == codes.dim() else indices.unsqueeze(dim)
+        return codes.gather(dim, wide).reshape(indices.shape)
+
+    return [through(suspect, pick, bad) for suspect in suspects]
 
 
 def moved(
@@ -108,7 +127,7 @@ def moved(
                 return suspect.codes()
             if isinstance(value, Tensor):
                 return torch.zeros(value.shape, dtype=torch.int64) if can_be_bad(value) else value.cpu()
-            return value
+            return 0 if isinstance(value, float) else value
 
         return through(suspect, lambda _: func(*tree_map(swap, list(args)), **tree_map(swap, dict(kwargs))), bad)
 

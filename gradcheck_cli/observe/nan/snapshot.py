@@ -6,7 +6,6 @@ import copy
 import ctypes
 import random
 from collections import defaultdict
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,10 +14,12 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
-PLAIN = (int, float, complex, str, bytes, type(None))
-NOT_ATTRIBUTES = frozenset({"_parameters", "_buffers", "_modules", "param_groups", "state"})
+from gradcheck_cli.observe.nan.kept import keep_value, kept_value, write
+
+REGISTRIES = ("_parameters", "_buffers", "_modules")
+NOT_ATTRIBUTES = (frozenset(vars(nn.Module())) - {"training"}) | {"param_groups", "state"}
 MT19937_BYTES = 625 * 4
-LONG = 64
+HAS_GAUSS = 3
 SCALER = ("_scale", "_growth_tracker", "_init_scale")
 
 
@@ -40,32 +41,22 @@ class RandomState:
         for number, state in enumerate(self._cuda):
             torch.cuda.set_rng_state(state, number)
         np.random.set_state(self._numpy)
+        RandomState._numpy_state = None
         random.setstate(self._python)
 
     @classmethod
     def _read_numpy(cls) -> Any:
-        """NumPy builds its state anew on every call, which takes longer than a small step: asked only after a draw."""
+        """NumPy builds its state anew on every call, which takes longer than all else here: asked only after a draw.
+
+        Normal numbers are made in pairs: handing out a kept second one changes nothing in the memory.
+        """
         generator = np.random.mtrand._rand._bit_generator
         if type(generator).__name__ != "MT19937":
             return np.random.get_state()
         memory = ctypes.string_at(generator.ctypes.state_address, MT19937_BYTES)
-        if memory != cls._numpy_memory or cls._numpy_state is None:
+        if memory != cls._numpy_memory or cls._numpy_state is None or cls._numpy_state[HAS_GAUSS]:
             cls._numpy_memory, cls._numpy_state = memory, np.random.get_state()
         return cls._numpy_state
-
-
-class KeptTensor:
-    """A tensor and its values: others may share its memory, so it stays the same one. In a graph it is not copied."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        self._tensor = tensor
-        self._values = tensor.detach().clone() if tensor.grad_fn is None else None
-
-    def restore(self) -> Tensor:
-        """The same tensor with its old values; to be called without gradients being recorded."""
-        if self._values is not None:
-            self._tensor.detach().copy_(self._values)
-        return self._tensor
 
 
 class Snapshot:
@@ -81,13 +72,15 @@ class Snapshot:
 
     def take(self) -> None:
         """Keep the present state."""
-        self._live = self._tensors()
+        self._trained = self._parameters()
+        self._live = [*(parameter.detach() for parameter in self._trained), *self._all_buffers()]
         self._copies = copied(self._live, self._copies)
-        self._gradients = [(p, None if p.grad is None else p.grad.clone()) for p in self._parameters()]
-        self._buffers = [dict(module._buffers) for module in self._modules]
+        self._gradients = [(p, None if p.grad is None else p.grad.clone()) for p in self._trained]
+        self._requires_grad = [parameter.requires_grad for parameter in self._trained]
+        self._registries = [{name: dict(vars(module)[name]) for name in REGISTRIES} for module in self._modules]
         self._attributes = [kept_attributes(owner) for owner in self._owners()]
         self._state = [{p: keep_value(state) for p, state in one.state.items()} for one in self._optimizers]
-        self._groups = [{k: keep_value(v) for k, v in group.items() if k != "params"} for group in self._all_groups()]
+        self._groups = [[kept_group(group) for group in one.param_groups] for one in self._optimizers]
         self._schedule = scheduler_state(self._scheduler)
         self._scale = {key: keep_value(getattr(self._scaler, key)) for key in SCALER if self._scaler.is_enabled()}
         self._random = RandomState()
@@ -95,20 +88,23 @@ class Snapshot:
     @torch.no_grad()
     def restore(self) -> None:
         """Put the kept state back."""
-        for module, buffers in zip(self._modules, self._buffers, strict=True):
-            module._buffers.clear()
-            module._buffers.update(buffers)
+        for module, registries in zip(self._modules, self._registries, strict=True):
+            for name, entries in registries.items():
+                vars(module)[name].clear()
+                vars(module)[name].update(entries)
         for owner, attributes in zip(self._owners(), self._attributes, strict=True):
-            vars(owner).update({key: kept_value(value) for key, value in attributes.items()})
+            restore_attributes(owner, attributes)
+        for parameter, live in zip(self._trained, self._live, strict=False):
+            parameter.data = live  # the step may have put another tensor there
         for live, kept in zip(self._live, self._copies, strict=True):
-            live.copy_(kept)
-        for parameter, gradient in self._gradients:
-            parameter.grad = None if gradient is None else gradient.clone()
+            write(live, kept)
+        for (parameter, gradient), flag in zip(self._gradients, self._requires_grad, strict=True):
+            parameter.requires_grad_(flag).grad = None if gradient is None else gradient.clone()
         for optimizer, states in zip(self._optimizers, self._state, strict=True):
             optimizer.state.clear()
             optimizer.state.update({p: kept_value(state) for p, state in states.items()})
-        for group, kept_group in zip(self._all_groups(), self._groups, strict=True):
-            group.update({key: kept_value(value) for key, value in kept_group.items()})
+        for optimizer, groups in zip(self._optimizers, self._groups, strict=True):
+            optimizer.param_groups[:] = [restored_group(*kept) for kept in groups]
         if self._schedule is not None:
             self._scheduler.load_state_dict(copy.deepcopy(self._schedule))
         for key, value in self._scale.items():
@@ -118,18 +114,15 @@ class Snapshot:
 
     def _parameters(self) -> list[nn.Parameter]:
         own = {id(p): p for module in self._modules for p in module._parameters.values() if p is not None}
-        stepped = {id(p): p for group in self._all_groups() for p in group["params"]}
+        stepped = {id(p): p for one in self._optimizers for group in one.param_groups for p in group["params"]}
         return list({**own, **stepped}.values())
 
-    def _tensors(self) -> list[Tensor]:
+    def _all_buffers(self) -> list[Tensor]:
         buffers = {id(b): b for module in self._modules for b in module._buffers.values() if b is not None}
-        return [*(parameter.detach() for parameter in self._parameters()), *buffers.values()]
+        return list(buffers.values())
 
     def _owners(self) -> list[Any]:
         return [*self._modules, *self._optimizers]
-
-    def _all_groups(self) -> list[dict[str, Any]]:
-        return [group for optimizer in self._optimizers for group in optimizer.param_groups]
 
 
 def copied(tensors: list[Tensor], into: list[Tensor]) -> list[Tensor]:
@@ -144,45 +137,27 @@ def copied(tensors: list[Tensor], into: list[Tensor]) -> list[Tensor]:
 
 
 def kept_attributes(owner: Any) -> dict[str, Any]:
-    """The plain values among an object's attributes: counters, flags, tensors that are neither parameter nor buffer."""
-    kept = {}
-    for key, value in vars(owner).items():
-        if key not in NOT_ATTRIBUTES and is_plain(value):
-            kept[key] = keep_value(value)
-    return kept
+    """An object's attributes: counters, flags, containers, tensors that are neither parameter nor buffer."""
+    return {key: keep_value(value) for key, value in vars(owner).items() if key not in NOT_ATTRIBUTES}
 
 
-def is_plain(value: Any) -> bool:
-    """Whether a value can be copied without side effects, and quickly: a vocabulary is none."""
-    if isinstance(value, (tuple, list)) or type(value) is dict:
-        return len(value) <= LONG and all(map(is_plain, value.values() if isinstance(value, dict) else value))
-    return isinstance(value, (*PLAIN, Tensor))
+def restore_attributes(owner: Any, attributes: dict[str, Any]) -> None:
+    """Put them back; those that came later go."""
+    for key in vars(owner).keys() - attributes.keys() - NOT_ATTRIBUTES:
+        del vars(owner)[key]
+    vars(owner).update({key: kept_value(value) for key, value in attributes.items()})
 
 
-def keep_value(value: Any) -> Any:
-    """A value from which `kept_value` can restore it."""
-    if isinstance(value, Tensor):
-        return KeptTensor(value)
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)._make(keep_value(item) for item in value)  # type: ignore[attr-defined]
-    if isinstance(value, (tuple, list)):
-        return type(value)(keep_value(item) for item in value)
-    if isinstance(value, Mapping):
-        return {key: keep_value(item) for key, item in value.items()}
-    return value
+def kept_group(group: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A group of an optimizer, and what is in it; its parameters have been kept already."""
+    return group, {key: list(value) if key == "params" else keep_value(value) for key, value in group.items()}
 
 
-def kept_value(value: Any) -> Any:
-    """What was kept, with the same tensors as then in the state of then."""
-    if isinstance(value, KeptTensor):
-        return value.restore()
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)._make(kept_value(item) for item in value)  # type: ignore[attr-defined]
-    if isinstance(value, (tuple, list)):
-        return type(value)(kept_value(item) for item in value)
-    if isinstance(value, Mapping):
-        return {key: kept_value(item) for key, item in value.items()}
-    return value
+def restored_group(group: dict[str, Any], kept: dict[str, Any]) -> dict[str, Any]:
+    """The same group, as it was."""
+    group["params"][:] = kept["params"]
+    group.update({key: kept_value(value) for key, value in kept.items() if key != "params"})
+    return group
 
 
 def scheduler_state(scheduler: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from gradcheck_cli.tape import TensorState
 
 ROWS = 64
+WIDER = {torch.bool: torch.uint8, torch.uint16: torch.int64, torch.uint32: torch.int64, torch.complex32: torch.complex64}
 
 
 def elements(tensor: Tensor) -> Tensor:
@@ -33,7 +35,7 @@ def is_finite(tensor: Tensor) -> bool:
     if not tensor.numel() or not can_be_bad(tensor):
         return True
     values = elements(tensor)
-    return not values.numel() or bool(torch.stack(torch.aminmax(values)).isfinite().all())
+    return not values.numel() or bool(torch.stack(torch.aminmax(countable(values))).isfinite().all())
 
 
 def can_be_bad(tensor: Tensor) -> bool:
@@ -41,13 +43,21 @@ def can_be_bad(tensor: Tensor) -> bool:
     return tensor.is_floating_point() or tensor.is_complex()
 
 
+def countable(values: Tensor) -> Tensor:
+    """The same numbers in a dtype that torch can compare and reduce."""
+    if values.dtype.itemsize == 1 and values.is_floating_point():
+        return values.float()
+    if values.dtype is torch.uint64:
+        return values.double()
+    return values.to(WIDER[values.dtype]) if values.dtype in WIDER else values
+
+
 def state_of(tensor: Tensor) -> TensorState:
-    """Count what is in a tensor; reads it up to five times."""
+    """Count what is in a tensor, of a sparse one in what is stored; reads it up to five times."""
     shape, dtype = tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")
-    values = elements(tensor)
+    values = countable(elements(tensor))
     if not values.numel():
         return TensorState(shape, dtype, tensor.numel())
-    values = values.byte() if values.dtype is torch.bool else values
     low, high = (number.item() for number in torch.aminmax(values))
     counts: dict[str, Any] = {}
     if not low - low == high - high == 0:
@@ -55,23 +65,38 @@ def state_of(tensor: Tensor) -> TensorState:
         counts = count_bad(tensor, values, bad)
         finite = values[~bad]
         low, high = (number.item() for number in torch.aminmax(finite)) if finite.numel() else (float("nan"),) * 2
-    counts["zeros"] = values.numel() - int(torch.count_nonzero(values))
-    counts["negatives"] = int((values < 0).sum()) if not low >= 0 else 0
-    counts["ones"] = int((values.abs() == 1).sum()) if low <= -1 or high >= 1 else 0
+    bounded = low - low == high - high == 0 and not counts
+    of = partial(count, parts=tensor.is_complex())
+    counts["zeros"] = of(values == 0) if values.numel() != torch.count_nonzero(values) else 0
+    counts["negatives"] = of(values < 0) if not (bounded and low >= 0) else 0
+    counts["ones"] = of(values.abs() == 1) if low <= -1 or high >= 1 else 0
     return TensorState(shape, dtype, tensor.numel(), low=float(low), high=float(high), **counts)
+
+
+def count(mask: Tensor, parts: bool) -> int:
+    """How many elements; those with `parts` if one of theirs is so."""
+    return int((mask.any(-1) if parts else mask).sum())
 
 
 def count_bad(tensor: Tensor, values: Tensor, bad: Tensor) -> dict[str, Any]:
     """The counts of NaN and Inf, and the rows that hold them."""
-    rows = bad.flatten(1).any(1).nonzero()[:ROWS, 0].tolist() if tensor.dim() and values.dim() > 1 else []
-    if values.dim() == 1 and tensor.dim() == 1:
-        rows = bad.nonzero()[:ROWS, 0].tolist()
+    of = partial(count, parts=tensor.is_complex())
     return {
-        "nan": int(values.isnan().sum()),
-        "positive_inf": int((values == float("inf")).sum()),
-        "negative_inf": int((values == float("-inf")).sum()),
-        "bad_rows": tuple(rows),
+        "nan": of(values.isnan()),
+        "positive_inf": of(values == float("inf")),
+        "negative_inf": of(values == float("-inf")),
+        "bad_rows": bad_rows(tensor, bad),
     }
+
+
+def bad_rows(tensor: Tensor, bad: Tensor) -> tuple[int, ...]:
+    """The first indices along the first dimension; unknown for compressed sparse tensors."""
+    if not tensor.dim() or tensor.layout not in (torch.strided, torch.sparse_coo):
+        return ()
+    rows = bad.flatten(1).any(1).nonzero()[:, 0] if bad.dim() > 1 else bad.nonzero()[:, 0]
+    if tensor.layout is torch.sparse_coo:
+        rows = torch.unique(tensor._indices()[0, rows])
+    return tuple(rows[:ROWS].tolist())
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:

@@ -109,7 +109,12 @@ def test_a_fault_in_a_derivative_shows_the_forward_operation() -> None:
     twice = tape.derive(root, "mul", root, out=state(zeros=1))
     slope = tape.derive(root, "div", gradient, twice, out=state("inf"))
     origin = tape.origin(tape.run("mul", slope, out=state("NaN"), phase="backward"), "gradient", "fc.weight")
-    assert (origin.op, origin.phase, origin.autograd_node, origin.module) == ("aten::sqrt", "backward", "SqrtBackward0", "norm")
+    assert (origin.op, origin.phase, origin.autograd_node, origin.module) == (
+        "aten::sqrt",
+        "backward",
+        "SqrtBackward0",
+        "norm",
+    )
     assert origin.frame is not None
     assert (origin.operation, origin.frame.location.line, origin.kind) == (3, 10, "inf")
     assert (origin.path, origin.sink) == (("sqrt", "mul", "gradient of fc.weight"), "gradient of fc.weight")
@@ -193,7 +198,7 @@ OPERANDS = st.builds(
 OPERATIONS = st.builds(
     Operation,
     index=st.just(0),
-    name=st.sampled_from("aten::log aten::_softmax aten::mul aten::where aten::div aten::sub aten::empty".split()),
+    name=st.sampled_from(["log", "_softmax", "mul", "where", "div", "sub", "empty"]).map("aten::{}".format),
     overload=st.just(""),
     phase=st.sampled_from(["forward", "loss", "backward", "clip", "optimizer"]),
     micro_batch=st.just(0),

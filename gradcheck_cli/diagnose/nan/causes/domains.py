@@ -7,15 +7,16 @@ from gradcheck_cli.diagnose.nan.evidence import Evidence
 from gradcheck_cli.diagnose.nan.rewriting import rewrite, snippet
 from gradcheck_cli.diagnose.nan.wording import result, share, span
 
+ROUNDING = 1e-3
 EXPS = ("exp", "expm1", "exp2", "sinh", "cosh")
 
 
-def is_difference(evidence: Evidence) -> bool:
-    return evidence.made_by("sub", "rsub") is not None
-
-
 def explain_negative_root(evidence: Evidence) -> str:
-    why = ": a difference such as E[x²] - E[x]² that rounding took below 0" if is_difference(evidence) else ""
+    why = ""
+    if difference := evidence.made_by("sub", "rsub"):
+        terms = max((abs(v) for o in difference.inputs for v in (o.state.low, o.state.high) if v == v), default=0.0)
+        rounded = -evidence.input.low <= ROUNDING * terms
+        why = f": a difference such as E[x²] - E[x]² that {'rounding took' if rounded else 'is'} below 0"
     return f"{share(evidence, 'negatives')} (down to {evidence.input.low:.4g}){why}"
 
 
@@ -34,7 +35,7 @@ NAIVE_SOFTMAX = Cause(
     what_happens="exp(x) / exp(x).sum() is inf / inf where exp overflows, from 88.7 on in float32.",
     how_to_fix="Use `torch.softmax`, which subtracts the largest element first.",
     because=lambda e: f"{result(e)}: exp overflows {e.dtype}; its inputs are {span(e.input)}",
-    repair=rewrite("exp", to="torch.softmax({x}, dim=-1)"),
+    repair=rewrite("exp", to="torch.softmax({x}, dim)  # over the dimension of the sum"),
 )
 
 EXP_OVERFLOW = Cause(
@@ -64,7 +65,7 @@ SQRT_OF_NEGATIVE = Cause(
     ),
     how_to_fix="Use `x.var(unbiased=False)`, which is never negative, or clamp before the root.",
     because=explain_negative_root,
-    repair=rewrite("sqrt", "rsqrt", to="torch.{name}(({x}).clamp(min=1e-6))"),
+    repair=rewrite("sqrt", "rsqrt", to="torch.{name}({X}.clamp(min=1e-6))"),
 )
 
 POWER_OF_NEGATIVE = Cause(
@@ -76,7 +77,7 @@ POWER_OF_NEGATIVE = Cause(
     what_happens="A negative number to a power that is no integer is NaN.",
     how_to_fix="Clamp the base, or keep its sign apart: `x.sign() * x.abs() ** e`.",
     because=lambda e: f"{share(e, 'negatives', noun='bases')} (down to {e.input.low:.4g})",
-    repair=rewrite("pow", to="({x}).clamp(min=1e-6) ** {Y}", instead="x.clamp(min=1e-6) ** e"),
+    repair=rewrite("pow", to="{X}.clamp(min=1e-6) ** {Y}", instead="x.clamp(min=1e-6) ** e"),
 )
 
 ACOS_OUTSIDE = Cause(
@@ -86,7 +87,7 @@ ACOS_OUTSIDE = Cause(
     ops=("acos", "asin", "arccos", "arcsin"),
     what_happens="A cosine computed from rounded unit vectors can be 1.0000001, and its arc cosine is NaN.",
     how_to_fix="Clamp to a little inside (-1, 1): at 1 itself the derivative is infinite.",
-    because=lambda e: f"the inputs of {e.op} are {span(e.input)}, beyond [-1, 1]",
+    because=lambda e: f"the inputs of {e.op} reach {max(-e.input.low, e.input.high):.9g} in magnitude, beyond 1",
     repair=rewrite("acos", "asin", "arccos", "arcsin", to="torch.{name}({X}.clamp(-1 + 1e-6, 1 - 1e-6))"),
 )
 

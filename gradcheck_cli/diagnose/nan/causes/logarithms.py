@@ -54,6 +54,11 @@ def is_gumbel(evidence: Evidence) -> bool:
     return any(maker.name in ("aten::log", "aten::log_") for maker in evidence.makers_of(made))
 
 
+def explain_divergence(evidence: Evidence) -> str:
+    zeros = share(evidence, "zeros", 1, "divisors") if evidence.op == "div" else share(evidence, "zeros")
+    return f"{zeros}, and the divergence takes their logarithm"
+
+
 def is_divergence(evidence: Evidence) -> bool:
     if evidence.op == "div" and not evidence.reached(LOGS):
         return False
@@ -120,7 +125,7 @@ KL_AT_ZERO = Cause(
     applies_if=is_divergence,
     what_happens="p · (log p - log q) needs log(0) where p or q is exactly 0; with p = 0 the product is NaN.",
     how_to_fix="Work with log-probabilities: `F.kl_div(log_q, log_p, log_target=True)`; at p = 0 use `torch.xlogy`.",
-    because=lambda e: f"{share(e, 'zeros', 1, 'divisors') if e.op == 'div' else share(e, 'zeros')}",
+    because=explain_divergence,
     repair=snippet("F.kl_div(log_q, p, reduction='batchmean')  # log_q = F.log_softmax(logits, dim=-1)"),
 )
 
@@ -136,7 +141,9 @@ NAIVE_LOGSUMEXP = Cause(
     ),
     how_to_fix="Use `torch.logsumexp`, which subtracts the largest element first.",
     because=explain_logsumexp,
-    repair=rewrite("log", "exp", inner="exp", to="torch.logsumexp({x}, dim=-1)", instead="torch.logsumexp(x, dim=-1)"),
+    repair=rewrite(
+        "log", "exp", inner="exp", to="torch.logsumexp({x}, dim)  # as in the sum", instead="torch.logsumexp(x, dim)"
+    ),
 )
 
 GUMBEL = Cause(

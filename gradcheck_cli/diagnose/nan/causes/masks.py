@@ -60,6 +60,11 @@ def smooths(evidence: Evidence) -> bool:
     return "smoothing" in evidence.text or any(made)
 
 
+def repair_sum(evidence: Evidence) -> str:
+    clamped = f"({{x}} + {{y}}).clamp(min=torch.finfo(torch.{evidence.dtype}).min)"
+    return rewrite("add", to=clamped, instead="allowed = allowed & ~padding  # and one additive mask of it")(evidence)
+
+
 SOFTMAX_MASKED = Cause(
     id="softmax-fully-masked",
     title="Softmax or attention over a row in which everything is masked",
@@ -77,7 +82,7 @@ SOFTMAX_MASKED = Cause(
     because=lambda e: f"a row holds nothing but -inf: {result(e)}",
     repair=rewrite(
         "softmax",
-        to="torch.softmax({X}.clamp(min=torch.finfo({X}.dtype).min){rest})",
+        to="torch.softmax({X}.clamp(min=-1e4){rest})",
         instead="mask = mask | ~mask.any(-1, keepdim=True)  # True: may be attended to; open the empty rows",
     ),
 )
@@ -117,7 +122,7 @@ ZERO_TIMES_INF = Cause(
     applies_if=lambda e: (e.kind == "inf" and e.mask_product is not None) or is_zero_times_inf(e),
     what_happens="0 · inf is NaN: multiplying by a mask of 0 and 1 does not remove an Inf that is already there.",
     how_to_fix="Make the input harmless before the operator, or select with `torch.where` in place of a product.",
-    because=lambda e: f"{result(e)} of {e.op}, and the mask multiplies them by 0 (0 · inf = NaN)",
+    because=lambda e: f"{result(e)}: a mask multiplies {'Inf' if e.kind == 'nan' else 'them'} by 0 (0 · inf = NaN)",
     repair=rewrite(
         *("log", "log2", "log10", "sqrt", "exp"),
         to="torch.{name}(torch.where(mask > 0, {x}, 1.0)) * mask",
@@ -151,9 +156,7 @@ MASK_SUM = Cause(
     what_happens="finfo.min + finfo.min is -inf: two additive masks that are fine alone overflow where both apply.",
     how_to_fix="Combine boolean masks with & and make one additive mask, or clamp the sum.",
     because=lambda e: f"both terms reach {largest(*(o.state for o in e.inputs))}, the end of {e.dtype}: {result(e)}",
-    repair=rewrite(
-        "add", to="torch.maximum({x}, torch.tensor(torch.finfo({X}.dtype).min))", instead="allowed = allowed & ~padding"
-    ),
+    repair=repair_sum,
 )
 
 ATTENTION_OVERFLOW = Cause(

@@ -36,9 +36,16 @@ def explain_double_where(evidence: Evidence) -> str:
 
 
 def is_root(evidence: Evidence) -> bool:
-    """Whether a power has an infinite slope at the 0 that is there."""
+    """Whether a power meets a 0: below 1 its slope is infinite there, below 2 that of a second derivative."""
     exponent = evidence.constant("exponent")
-    return evidence.input.zeros > 0 and (exponent is None or exponent < 1)
+    return evidence.input.zeros > 0 and (exponent is None or 0 < exponent < 2)
+
+
+def name_exponent(evidence: Evidence) -> str:
+    exponent = evidence.constant("exponent")
+    if exponent is None:
+        return "an exponent below 1"
+    return f"the exponent {exponent:g}" + (" in a second derivative" if exponent >= 1 else "")
 
 
 def is_focal(evidence: Evidence) -> bool:
@@ -86,9 +93,9 @@ POWER_AT_ZERO = Cause(
     phases=BACKWARD,
     ops=("pow", "float_power"),
     applies_if=is_root,
-    what_happens="The slope of x ** e is e · x ** (e - 1), which is infinite at 0 for every exponent below 1.",
+    what_happens="The slope of x ** e is e · x ** (e - 1), infinite at 0 for an exponent below 1.",
     how_to_fix="Keep the base away from 0: add a small number or clamp it.",
-    because=lambda e: f"{share(e, 'zeros')}, where {slope(e)} for an exponent below 1",
+    because=lambda e: f"{share(e, 'zeros')}, where {slope(e)} for {name_exponent(e)}",
     repair=rewrite("pow", to="({x} + 1e-6) ** {Y}", instead="(x + 1e-6) ** e"),
 )
 
@@ -104,7 +111,7 @@ FOCAL_POWER = Cause(
     ),
     how_to_fix="Clamp 1 - p away from 0, or use gamma of at least 1.",
     because=lambda e: f"{share(e, 'zeros')} (p is exactly 1), where {slope(e)} for an exponent below 1",
-    repair=rewrite("pow", to="({x}).clamp(min=1e-6) ** {Y}", instead="(1 - p).clamp(min=1e-6) ** gamma"),
+    repair=rewrite("pow", to="{X}.clamp(min=1e-6) ** {Y}", instead="(1 - p).clamp(min=1e-6) ** gamma"),
 )
 
 ACOS_AT_ONE = Cause(
@@ -180,7 +187,7 @@ CUSTOM_BACKWARD = Cause(
         f"{e.op} in this custom backward made it; "
         + (share(e, "zeros", 1, "divisors") if e.op == "div" else f"its input is {span(e.input)}")
     ),
-    repair=rewrite("div", "reciprocal", to="{x} / {Y}.clamp(min=1e-12)", instead="x / y.clamp(min=1e-12)"),
+    repair=rewrite("div", "reciprocal", to="{X} / {Y}.clamp(min=1e-12)", instead="x / y.clamp(min=1e-12)"),
 )
 
 QUOTIENT_DERIVATIVE = Cause(
@@ -197,7 +204,7 @@ QUOTIENT_DERIVATIVE = Cause(
         f"the divisors are {span(e.state(1 if e.op in ('div', 'true_divide') else 0))};"
         " the slope divides by their square and overflows"
     ),
-    repair=rewrite("div", to="{x} / {Y}.clamp(min=1e-6)", instead="1 / x.clamp(min=1e-6)"),
+    repair=rewrite("div", to="{X} / {Y}.clamp(min=1e-6)", instead="1 / x.clamp(min=1e-6)"),
 )
 
 GRADIENT_OVERFLOW = Cause(

@@ -20,16 +20,17 @@ def read_value(evidence: Evidence) -> TensorState | None:
 
 
 def describe(evidence: Evidence) -> str:
-    """ "3 of 32 elements of batch [0]['x'] are NaN, in rows 1, 4"."""
+    """Such as: 3 of 32 elements of batch [0]['x'] are NaN, in rows 1, 4."""
     kind, _, name = evidence.source.partition(":")
+    where_from = f"{kind} {name}" if name else "a tensor from outside the step"
     state = read_value(evidence)
     if state is None:
-        return f"{kind} {name} holds {WHAT[evidence.kind]} elements".replace("  ", " ")
+        return f"{where_from} holds elements that are not finite"
     number = state.nan if evidence.kind == "nan" and state.nan else state.inf
     what = WHAT["nan" if evidence.kind == "nan" and state.nan else "inf"]
     rows = ", ".join(str(row) for row in state.bad_rows[:8]) + (", …" if len(state.bad_rows) > 8 else "")
     where = f", in row{'s' if len(state.bad_rows) > 1 else ''} {rows}" if state.bad_rows and state.numel > 1 else ""
-    return f"{number} of {state.numel} elements of {kind} {name} {'is' if number == 1 else 'are'} {what}{where}"
+    return f"{number} of {state.numel} elements of {where_from} {'is' if number == 1 else 'are'} {what}{where}"
 
 
 def is_whole_column(evidence: Evidence) -> bool:

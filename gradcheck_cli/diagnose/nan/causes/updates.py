@@ -37,7 +37,7 @@ def added(constants: tuple[tuple[str, str], ...]) -> float | None:
 
 def explain_division(evidence: Evidence) -> str:
     if evidence.op in FUSED:
-        return f"the running mean of squared gradients is 0, and so is eps: {result(evidence)}"
+        return f"the running mean of squared gradients is 0: {result(evidence)}"
     return share(evidence, "zeros", "tensor2" if evidence.state("tensor2") else "other", "roots of squared gradients")
 
 
