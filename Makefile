@@ -7,6 +7,7 @@ VENV := .venv
 PYTHON_VENV := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 HEALTHY := sample_models/digits_cnn.py:build
+FAILING := sample_models/nan_sqrt.py:build
 SICK := sample_models/deep_sigmoid_mlp.py:build
 
 .DEFAULT_GOAL := help
@@ -16,12 +17,15 @@ SICK := sample_models/deep_sigmoid_mlp.py:build
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(INSTALLED) ## Profile a healthy and a sick sample model
+demo: $(INSTALLED) ## Profile a healthy and a sick sample model, trace a NaN
 	@echo '$$ gradcheck profile $(HEALTHY)'
 	@$(VENV)/bin/gradcheck profile $(HEALTHY)
 	@echo; echo '$$ gradcheck profile $(SICK)'
 	@$(VENV)/bin/gradcheck profile $(SICK); code=$$?; echo; \
 	echo "exit code $$code, expected 1: this model is sick"; test $$code -eq 1
+	@echo; echo '$$ gradcheck nan-trace $(FAILING)'
+	@$(VENV)/bin/gradcheck nan-trace $(FAILING); code=$$?; echo; \
+	echo "exit code $$code, expected 1: a gradient turned NaN"; test $$code -eq 1
 
 test: $(INSTALLED) ## Run the whole test suite
 	$(PYTHON_VENV) -m pytest

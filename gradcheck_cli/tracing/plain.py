@@ -11,6 +11,7 @@ import dataclasses
 import importlib
 import io
 import operator
+from collections import deque
 from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import PurePath
@@ -26,6 +27,7 @@ CALLED: tuple[tuple[type, Callable[[Any], list[Any]]], ...] = (
     (Enum, lambda value: [value.value]),
     (PurePath, lambda value: [str(value)]),
     (frozenset, lambda value: [list(value)]),
+    (deque, lambda value: [list(value), value.maxlen]),
     (range, lambda value: [value.start, value.stop, value.step]),
     (tuple, list),  # named ones
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,13 +14,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gradcheck_cli.config import Settings
-from gradcheck_cli.observe.nan.snapshot import NOT_ATTRIBUTES, is_plain
+from gradcheck_cli.observe.nan.snapshot import NOT_ATTRIBUTES
 from gradcheck_cli.observe.nan.watch import HeldBatch
 from gradcheck_cli.tape import NanTrace, Sink
 from gradcheck_cli.tracing.fault import Fault
-from gradcheck_cli.tracing.plain import is_loadable, to_plain
+from gradcheck_cli.tracing.plain import to_plain
 from gradcheck_cli.tracing.session import Session
 
+LONG = 64
 Attributes = Mapping[int, Mapping[str, Any]]
 SETTINGS = ("seed", "set", "optimizer", "clip", "eval", "accumulate", "checkpoint")
 
@@ -31,11 +33,26 @@ class Saved:
     content: dict[str, Any]
     lost: tuple[str, ...]
 
+    @property
+    def contents(self) -> str:
+        """What is in it, in words."""
+        tensors = [kept[part] for kept in self.content["modules"].values() for part in ("parameters", "buffers")]
+        number = len(self.content["batches"])
+        parts = [
+            f"{sum(map(len, tensors))} parameters and buffers",
+            "the optimizer's state" if self.content["optimizers"] else "",
+            "the loss scale" if self.content["scaler"] else "",
+            f"{number} micro-batches" if number > 1 else "the batch",
+            "the random states of torch, NumPy and Python",
+            "the settings of the run",
+        ]
+        return ", ".join(filter(None, parts))
+
 
 def attributes_of(session: Session) -> Attributes:
     """The counters and flags of each module and optimizer, by its id, copied."""
     owners = [*(module for root in roots_of(session).values() for module in root.modules()), *session.optimizers]
-    return {id(owner): {key: copied(value) for key, value in attributes(owner)} for owner in owners}
+    return {id(owner): {key: copied(to_plain(value, key, [])) for key, value in attributes(owner)} for owner in owners}
 
 
 def save_state(fault: Fault, trace: NanTrace, settings: Settings, at_start: Attributes) -> Saved:
@@ -123,25 +140,24 @@ def state_of_optimizer(optimizer: Optimizer, session: Session, at_start: Attribu
 def changes(owner: Any, at_start: Attributes, name: str, lost: list[str]) -> dict[str, Any]:
     """The attributes that are not what they were at the start."""
     before = at_start.get(id(owner), {})
-    changed = {key: value for key, value in attributes(owner) if not (key in before and is_same(value, before[key]))}
-    lost += [f"{name}.{key} is as at the start there" for key, value in changed.items() if not is_loadable(value)]
-    return {key: value for key, value in changed.items() if is_loadable(value)}
+    now = {key: to_plain(value, f"{name}.{key}", lost) for key, value in attributes(owner)}
+    return {key: value for key, value in now.items() if not (key in before and is_same(value, before[key]))}
 
 
 def attributes(owner: Any) -> Iterator[tuple[str, Any]]:
-    """The plain values among an object's attributes: those that a snapshot keeps, but for tensors of a graph."""
+    """Counters, flags, running values: plain attributes that are neither parameter nor buffer nor part of a graph."""
     for key, value in vars(owner).items():
-        if key not in NOT_ATTRIBUTES and is_plain(value) and all(tensor.is_leaf for tensor in tensors_of(value)):
+        if key not in NOT_ATTRIBUTES and is_state(value):
             yield key, value
 
 
-def tensors_of(value: Any) -> Iterator[Tensor]:
-    """The tensors in a plain value."""
+def is_state(value: Any) -> bool:
+    """Whether an attribute can be kept: a vocabulary is too long to change, parameters are kept as such."""
+    if type(value) in (list, tuple, dict, set, deque):
+        return len(value) <= LONG and all(map(is_state, value.values() if isinstance(value, dict) else value))
     if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (tuple, list, dict)):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from tensors_of(item)
+        return type(value) is Tensor and not value.requires_grad
+    return type(value) in (type(None), bool, int, float, complex, str, bytes, np.ndarray)
 
 
 def copied(value: Any) -> Any:
@@ -160,7 +176,8 @@ def is_same(value: Any, before: Any) -> bool:
     if isinstance(value, (tuple, list)):
         return isinstance(before, list) and len(value) == len(before) and all(map(is_same, value, before))
     if isinstance(value, dict):
-        return isinstance(before, dict) and value.keys() == before.keys() and all(is_same(value[k], before[k]) for k in value)
+        same_keys = isinstance(before, dict) and value.keys() == before.keys()
+        return same_keys and all(is_same(item, before[key]) for key, item in value.items())
     return type(value) is type(before) and bool(value == before)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -112,11 +112,15 @@ class Hunt:
     def _examine(self, suspicion: str) -> Ending | None:
         """Replay the window; afterwards all is as it was, unless something was found."""
         end = self._session.snapshot()
-        fault = locate(self._session, self.watch.steps, self._start)
+        raised: tuple[str, ...] = ()
+        try:
+            fault = locate(self._session, self.watch.steps, self._start)
+        except GradcheckError as error:  # in the replay only
+            fault, raised = None, (f"run again, a step raised {error.message.partition(': ')[2]}",)
         if fault:
             return Ending(self._investigate(fault), "nonfinite", fault)
         if suspicion and suspicion != "gradient":
-            return Ending(self._not_reproduced(suspicion), "nonfinite")
+            return Ending(self._not_reproduced(suspicion, raised), "nonfinite")
         if suspicion:
             self.watch.look_exactly()
         end.restore()
@@ -125,11 +129,11 @@ class Hunt:
     def _failed(self, error: GradcheckError) -> Ending:
         """The user's code raised: torch refused a value, something was not finite before, or neither."""
         self._hooks.close()
-        self.watch.cut_short()
-        try:
-            fault = locate(self._session, self.watch.steps, self._start) if self.watch.steps else None
-        except GradcheckError as again:
-            return Ending(self._clean(), "failed", error=again)
+        suspicion = self.watch.look() if self.watch.steps else ""
+        fault = None
+        if self.watch.cut_short() or suspicion:
+            with suppress(GradcheckError):  # the same, or one of the replay's own: the first is what the user saw
+                fault = locate(self._session, self.watch.steps, self._start)
         if fault is None:
             return Ending(self._clean(), "failed", error=error)
         return Ending(self._investigate(fault), "nonfinite", fault)
@@ -151,12 +155,13 @@ class Hunt:
         origins = [find_samples(fault, tape, origin) for origin in find_origins(fault, tape)]
         return replace(found, origins=tuple(origins))
 
-    def _not_reproduced(self, suspicion: str) -> NanTrace:
+    def _not_reproduced(self, suspicion: str, raised: tuple[str, ...]) -> NanTrace:
         """Bad in the run, finite in its replay."""
         step = next((s for s in self.watch.history if s.nonfinite), self.watch.history[-1])
         seen = "the loss" if suspicion == "loss" else "a parameter or buffer"
         note = f"{seen} was not finite in step {step.number}, but is when the step is run again"
-        return NanTrace(steps=len(self.watch.history), step=step.number, reproduced=False, notes=(note, *MAY_DIFFER))
+        notes = (*(raised or (note,)), *MAY_DIFFER)
+        return NanTrace(steps=len(self.watch.history), step=step.number, reproduced=False, notes=notes)
 
     def _compiled_note(self) -> tuple[str, ...]:
         compiled = any(hasattr(m, "_orig_mod") or m._compiled_call_impl for m in self._session.workload.model.modules())

@@ -40,13 +40,19 @@ class Session:
         """The present state of everything that a step changes."""
         parts = (self.workload.model, self.workload.loss_fn, *self.births.modules)
         modules = [part for part in parts if isinstance(part, nn.Module)]
-        return Snapshot(modules, self.optimizers, self.workload.scheduler, self.scaler)
+        return Snapshot(modules, self.optimizers, self.schedulers, self.scaler)
 
     @property
     def optimizers(self) -> list[Optimizer]:
         """The one that is driven, and those that a training_step may call itself."""
         mine = self.workload.optimizer
         return [mine, *(other for other in self.births.optimizers if other is not mine)]
+
+    @property
+    def schedulers(self) -> list[Any]:
+        """The one that is driven, and those that a training_step may call itself."""
+        mine = self.workload.scheduler
+        return [mine, *(other for other in self.births.schedulers if other is not mine)]
 
     def run_again(self, step: HeldStep, inspect: Inspect = iter, change: Change = clone) -> None:
         """Train one step on kept batches, `change` being made to the data of each; raises what the step raises."""
@@ -110,5 +116,5 @@ def trace(session: Session, step: HeldStep, before: Snapshot, repairs: Repairs =
         try:
             session.run_again(step, tracer.inspect, repairs.change)
         except GradcheckError as error:
-            tracer.note_error(error.message)
+            tracer.note_error(error.message.partition(": ")[2])
     return tracer.tape(step.number)

@@ -41,6 +41,8 @@ ELEMENTWISE = (
     "log",
     "log1p",
 )
+SLOPED = tuple(name for name in ELEMENTWISE if name not in ("pow", "square", "abs"))
+"""Those that do not make a gradient of 0 by themselves."""
 
 
 @dataclass(frozen=True)
@@ -215,7 +217,7 @@ class Evidence:
     @cached_property
     def selection(self) -> Operation | None:
         """What takes only some elements of the result: where, masked_fill, clamp, or a product with 0 and 1."""
-        return self.reached(SELECTIONS, ELEMENTWISE) or self.reached(CLAMPS) or self.mask_product
+        return self.reached(SELECTIONS, SLOPED) or self.reached(CLAMPS) or self.mask_product
 
     @cached_property
     def mask_product(self) -> Operation | None:

@@ -6,6 +6,7 @@ import ast
 import linecache
 import os
 import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from types import CodeType, FrameType
@@ -19,6 +20,7 @@ TORCH = str(Path(torch.__file__).parent) + os.sep
 OWN = str(Path(__file__).resolve().parents[2]) + os.sep
 HOOKS = os.path.join(OWN, "observe", "hooks.py")
 ENGINE = os.path.join("torch", "autograd", "graph.py")
+STANDARD = sysconfig.get_path("stdlib") + os.sep
 CHECKPOINT = os.path.join("torch", "utils", "checkpoint.py")
 MODULES = os.path.join(TORCH, "nn", "modules") + os.sep
 
@@ -36,7 +38,7 @@ def current_frame(in_backward: bool = False) -> Frame | None:
         outside = [frame for frame in inside if frame.f_code.co_name == "forward"][:1]
     if not outside:
         return None
-    own = next((frame for frame in outside if "site-packages" not in frame.f_code.co_filename), None)
+    own = next((frame for frame in outside if not is_library(frame.f_code.co_filename)), None)
     return describe(outside[0], None if own is outside[0] else own)
 
 
@@ -55,6 +57,11 @@ def frames(in_backward: bool) -> Iterator[FrameType]:
 def is_own(frame: FrameType) -> bool:
     """Whether it is gradcheck's, and not a hook's that torch calls on the way."""
     return frame.f_code.co_filename.startswith(OWN) and not frame.f_code.co_filename.startswith(HOOKS)
+
+
+def is_library(filename: str) -> bool:
+    """Whether it is a file of an installed package or of Python's own."""
+    return filename.startswith(STANDARD) or "site-packages" in filename or "dist-packages" in filename
 
 
 def describe(frame: FrameType, caller: FrameType | None) -> Frame:

@@ -59,14 +59,12 @@ class KeptContainer:
 
     def restore(self) -> Any:
         """The same container, filled again."""
-        self._container.clear()
-        if isinstance(self._container, dict):
-            self._container.update({key: kept_value(item) for key, item in self._items.items()})
-        elif isinstance(self._container, set):
-            self._container.update(self._items)
-        else:
-            self._container.extend([kept_value(item) for item in self._items])
-        return self._container
+        container, items = self._container, self._items
+        is_dict = isinstance(container, dict)
+        items = {k: kept_value(v) for k, v in items.items()} if is_dict else [kept_value(item) for item in items]
+        container.clear()  # after its items were restored: it may be one of them
+        (container.update if isinstance(container, (dict, set)) else container.extend)(items)
+        return container
 
 
 def keep_value(value: Any, depth: int = DEEP) -> Any:

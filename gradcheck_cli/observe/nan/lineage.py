@@ -12,7 +12,7 @@ from torch._ops import OpOverload
 from torch.utils._pytree import tree_map
 
 from gradcheck_cli.observe.nan.calls import values_by_name
-from gradcheck_cli.observe.nan.states import can_be_bad, elements
+from gradcheck_cli.observe.nan.states import can_be_bad, countable, elements
 
 Writers = tuple[tuple[int, ...], tuple[int, ...]]
 """The writers of NaN elements and of infinite ones."""
@@ -39,7 +39,7 @@ class Suspect:
     @classmethod
     def of(cls, tensor: Tensor, owners: Tensor) -> Suspect:
         """Look at a tensor; the masks are on the CPU. `owners` has two for a complex number: its worse part counts."""
-        values = elements(tensor)
+        values = countable(elements(tensor))
         nan, inf = values.isnan().cpu(), values.isinf().cpu()
         if tensor.is_complex():
             real_first = nan[..., 0] | (inf[..., 0] & ~nan[..., 1])
@@ -63,7 +63,7 @@ class Suspect:
 
 def bad_elements(tensor: Tensor) -> Tensor:
     """Which are not finite, on the CPU; of complex numbers those with a part that is not."""
-    bad = ~elements(tensor).isfinite().cpu()
+    bad = ~countable(elements(tensor)).isfinite().cpu()
     return bad.any(-1) if tensor.is_complex() else bad
 
 

@@ -20,14 +20,21 @@ class Sequencer:
 
     def __init__(self) -> None:
         self._last = newest()
+        self._expected = 0
         self._numbers: list[int] = []
         self._operations: list[int] = []
 
-    def note_call(self, operation: int, args: Sequence[Any]) -> None:
-        """`operation` is about to run; a node with a new number is its own, unless it cannot have made one."""
+    def note_call(self, operation: int, args: Sequence[Any], writes: bool) -> None:
+        """`operation` is about to run; a node with a new number is its own, unless it cannot have made one.
+
+        Without gradients being recorded that of a custom function is, but not one more of the write before.
+        """
         number = newest()
-        new, self._last = number > self._last, number
-        if new and (not torch.is_grad_enabled() or any(tensor.requires_grad for tensor in tensors_in(args))):
+        recorded = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors_in(args))
+        foreign = 0 if torch.is_grad_enabled() else self._expected
+        new, self._last = number > self._last + foreign, number
+        self._expected = int(recorded and writes and args[0]._is_view())  # its CopySlices comes after the call
+        if new and (recorded or not torch.is_grad_enabled()):
             self._numbers.append(number)
             self._operations.append(operation)
 

@@ -6,6 +6,7 @@ import copy
 import ctypes
 import random
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,7 @@ class RandomState:
         """
         generator = np.random.mtrand._rand._bit_generator
         if type(generator).__name__ != "MT19937":
-            return np.random.get_state()
+            return np.random.get_state(legacy=False)
         memory = ctypes.string_at(generator.ctypes.state_address, MT19937_BYTES)
         if memory != cls._numpy_memory or cls._numpy_state is None or cls._numpy_state[HAS_GAUSS]:
             cls._numpy_memory, cls._numpy_state = memory, np.random.get_state()
@@ -60,13 +61,17 @@ class RandomState:
 
 
 class Snapshot:
-    """The state of a model, its optimizers, scheduler and scaler. Taking it again uses the same memory."""
+    """The state of modules, optimizers, schedulers and a scaler. Taking it again uses the same memory."""
 
     def __init__(
-        self, modules: list[nn.Module], optimizers: list[Optimizer], scheduler: Any, scaler: GradScaler
+        self,
+        modules: list[nn.Module],
+        optimizers: list[Optimizer],
+        schedulers: Sequence[Any] | None,
+        scaler: GradScaler,
     ) -> None:
         self._modules = list({id(module): module for root in modules for module in root.modules()}.values())
-        self._optimizers, self._scheduler, self._scaler = optimizers, scheduler, scaler
+        self._optimizers, self._schedulers, self._scaler = optimizers, schedulers or (), scaler
         self._copies: list[Tensor] = []
         self.take()
 
@@ -81,7 +86,7 @@ class Snapshot:
         self._attributes = [kept_attributes(owner) for owner in self._owners()]
         self._state = [{p: keep_value(state) for p, state in one.state.items()} for one in self._optimizers]
         self._groups = [[kept_group(group) for group in one.param_groups] for one in self._optimizers]
-        self._schedule = scheduler_state(self._scheduler)
+        self._schedules = [scheduler_state(scheduler) for scheduler in self._schedulers]
         self._scale = {key: keep_value(getattr(self._scaler, key)) for key in SCALER if self._scaler.is_enabled()}
         self._random = RandomState()
 
@@ -105,8 +110,9 @@ class Snapshot:
             optimizer.state.update({p: kept_value(state) for p, state in states.items()})
         for optimizer, groups in zip(self._optimizers, self._groups, strict=True):
             optimizer.param_groups[:] = [restored_group(*kept) for kept in groups]
-        if self._schedule is not None:
-            self._scheduler.load_state_dict(copy.deepcopy(self._schedule))
+        for scheduler, schedule in zip(self._schedulers, self._schedules, strict=True):
+            if schedule is not None:
+                scheduler.load_state_dict(copy.deepcopy(schedule))
         for key, value in self._scale.items():
             setattr(self._scaler, key, kept_value(value))
         self._scaler._per_optimizer_states = defaultdict(torch.amp.grad_scaler._refresh_per_optimizer_state)
@@ -162,6 +168,4 @@ def restored_group(group: dict[str, Any], kept: dict[str, Any]) -> dict[str, Any
 
 def scheduler_state(scheduler: Any) -> Any:
     """What a scheduler's own state_dict has, or None."""
-    if scheduler is None or not hasattr(scheduler, "state_dict"):
-        return None
-    return copy.deepcopy(scheduler.state_dict())
+    return copy.deepcopy(scheduler.state_dict()) if hasattr(scheduler, "state_dict") else None

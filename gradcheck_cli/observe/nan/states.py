@@ -12,7 +12,7 @@ from torch import Tensor
 from gradcheck_cli.tape import TensorState
 
 ROWS = 64
-WIDER = {torch.bool: torch.uint8, torch.uint16: torch.int64, torch.uint32: torch.int64, torch.complex32: torch.complex64}
+WIDER = {torch.bool: torch.uint8, torch.uint16: torch.int64, torch.uint32: torch.int64, torch.uint64: torch.float64}
 
 
 def elements(tensor: Tensor) -> Tensor:
@@ -47,8 +47,6 @@ def countable(values: Tensor) -> Tensor:
     """The same numbers in a dtype that torch can compare and reduce."""
     if values.dtype.itemsize == 1 and values.is_floating_point():
         return values.float()
-    if values.dtype is torch.uint64:
-        return values.double()
     return values.to(WIDER[values.dtype]) if values.dtype in WIDER else values
 
 

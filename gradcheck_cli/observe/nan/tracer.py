@@ -15,7 +15,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gradcheck_cli.observe.hooks import observed
 from gradcheck_cli.observe.inputs import B
-from gradcheck_cli.observe.nan.calls import Argument, arguments_of, bad_numbers, is_view, outputs_of, plain_constants
+from gradcheck_cli.observe.nan.calls import (
+    Argument,
+    arguments_of,
+    bad_numbers,
+    is_view,
+    name_of,
+    outputs_of,
+    plain_constants,
+)
 from gradcheck_cli.observe.nan.frames import current_frame, is_recomputing
 from gradcheck_cli.observe.nan.lineage import Suspect, Writers, writers_behind
 from gradcheck_cli.observe.nan.numbers import Numbers
@@ -24,7 +32,7 @@ from gradcheck_cli.observe.nan.sequence import Sequencer
 from gradcheck_cli.observe.nan.sinks import Sinks
 from gradcheck_cli.observe.nan.sites import Sites
 from gradcheck_cli.observe.nan.sources import Sources
-from gradcheck_cli.observe.nan.states import can_be_bad, elements, state_of
+from gradcheck_cli.observe.nan.states import can_be_bad, countable, elements, state_of
 from gradcheck_cli.tape import Operand, Operation, Sink, Tape, TensorState
 
 
@@ -78,7 +86,10 @@ class Tracer(TorchDispatchMode):
     def note_error(self, message: str) -> None:
         """The step raised instead of going on: the last operation that read something bad, or the last at all."""
         with_bad = [op for op in self._operations if any(not operand.state.finite for operand in op.inputs)]
-        last = (with_bad or self._operations)[-1]
+        last = next(reversed(with_bad or self._operations), None)
+        if last is None:
+            self._sinks.add(Sink("error", message, TensorState((), "", 0), micro_batch=max(self._sites.micro_batch, 0)))
+            return
         state = next((operand.state for operand in last.inputs if not operand.state.finite), last.state)
         self._sinks.add(Sink("error", message, state, (last.index,), (), micro_batch=last.micro_batch))
 
@@ -87,7 +98,7 @@ class Tracer(TorchDispatchMode):
     ) -> Any:
         """Run an operator and note it; views only for the sake of the autograd nodes that they make."""
         kwargs = kwargs or {}
-        self._sequencer.note_call(len(self._operations), args)
+        self._sequencer.note_call(len(self._operations), args, name_of(func).endswith("_"))
         if is_view(func) or func.namespace == "profiler":
             return func(*args, **kwargs)
         arguments = list(arguments_of(func, args, kwargs))
@@ -163,14 +174,15 @@ class Tracer(TorchDispatchMode):
         value = self._patches.get(operation.index, self._derivatives.get(operation.forward))
         if value is not None:
             for output in filter(can_be_bad, outputs):
-                elements(output).nan_to_num_(value, value, -value)
+                values = elements(output)
+                values.copy_(countable(values).nan_to_num(value, value, -value))
 
     def _written(self, tensor: Tensor, index: int) -> TensorState:
         """Note a write, and its state."""
         self._provenance.note_write(tensor, index, None)
         state = self._state(tensor)
         if not state.finite:
-            self._provenance.note_write(tensor, index, ~elements(tensor).isfinite())
+            self._provenance.note_write(tensor, index, ~countable(elements(tensor)).isfinite())
         return state
 
     def _state(self, tensor: Tensor) -> TensorState:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from math import hypot, isfinite, nan
-from statistics import fmean
 from time import perf_counter
 from typing import Any
 
@@ -19,9 +18,9 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
-from gradcheck_cli.observe.inputs import B, floating_tensors
+from gradcheck_cli.observe.inputs import B
 from gradcheck_cli.observe.nan.snapshot import RandomState
-from gradcheck_cli.observe.nan.states import can_be_bad, elements, is_finite
+from gradcheck_cli.observe.nan.states import can_be_bad, elements, is_finite, tensors_in
 
 WINDOW = 128
 WINDOW_SECONDS = 4.0
@@ -46,7 +45,7 @@ class HeldStep:
     norms: list[Tensor] = field(default_factory=list)
     found_inf: Tensor | None = None
     scale: Tensor | None = None
-    lr: list[float] = field(default_factory=list)
+    lr: list[float | Tensor] = field(default_factory=list)
     seconds: float = nan
 
     @property
@@ -101,8 +100,7 @@ class Watch:
         """The same batches; a copy of each is kept."""
         for batch in batches:
             data = self._clone(batch.data)
-            if not self.steps:
-                self._bytes += sum(tensor.nbytes for _, tensor in floating_tensors(data, ""))
+            self._bytes += sum(tensor.nbytes for tensor in tensors_in(data))
             self._current.batches.append(HeldBatch(replace(batch, data=data), RandomState()))  # type: ignore[type-var]
             yield batch
 
@@ -115,18 +113,19 @@ class Watch:
         if self._on_host and self._current.losses:
             self.loss = float(self._current.losses[-1])
         self._current = HeldStep(self._number)
-        full = len(self.steps) >= min(WINDOW, WINDOW_BYTES // max(self._bytes, 1))
+        full = len(self.steps) >= WINDOW or self._bytes >= WINDOW_BYTES
         return full or perf_counter() - self._began > WINDOW_SECONDS or (self._on_host and not isfinite(self.loss))
 
-    def cut_short(self) -> None:
-        """The step that runs has failed: it counts as one that was watched."""
+    def cut_short(self) -> bool:
+        """The step that runs has failed: it is one to be replayed, unless it has no batch yet."""
         if self._current.batches:
             self.steps.append(self._current)
+        return bool(self._current.batches)
 
     def before_backward(self, loss: Tensor) -> None:
         if torch._C._current_graph_task_id() == -1:
             _, unscaled = self._unscaled.pop(id(loss), (loss, loss))
-            self._current.losses.append(unscaled.detach().reshape(()))
+            self._current.losses.append(unscaled.detach().clone().reshape(()))  # its memory may be used again
 
     def after_scale(self, loss: Tensor, scaled: Tensor) -> None:
         self._unscaled[id(scaled)] = (scaled, loss)
@@ -144,7 +143,8 @@ class Watch:
         if not self._noted:
             self._note_gradients()
         self._noted = False
-        self._current.lr = [group["lr"] for group in optimizer.param_groups]
+        rates = [group["lr"] for group in optimizer.param_groups]
+        self._current.lr = [rate.detach().clone() if isinstance(rate, Tensor) else rate for rate in rates]
 
     def after_update(self, optimizer: Optimizer) -> None:
         pass
@@ -171,7 +171,7 @@ class Watch:
         """What in this window calls for a closer look: loss, state, gradient, or "" for nothing. Adds to `history`."""
         numbers = iter(to_floats([n for step in self.steps for n in (*step.losses, *step.norms)]))
         new = [self._seen(step, numbers) for step in self.steps]
-        self.history += new
+        self.history[self.steps[0].number :] = new
         self.loss, self.grad_norm = new[-1].loss, new[-1].grad_norm
         if not all(isfinite(step.loss) for step in new):
             return "loss"
@@ -194,9 +194,9 @@ class Watch:
         norms = [next(numbers) for _ in step.norms]
         return SeenStep(
             number=step.number,
-            loss=fmean(losses) if losses else nan,
+            loss=sum(losses) / len(losses) if losses else nan,
             grad_norm=hypot(*norms),
-            lr=tuple(step.lr),
+            lr=tuple(map(float, step.lr)),
             skipped=step.skipped,
             loss_scale=float(step.scale) if step.scale is not None else nan,
             batch=step.batches[0].batch.index,
