@@ -31,10 +31,9 @@ from gradcheck_cli.records import Recording, Report, RunInfo
 from gradcheck_cli.report.formats import render
 from gradcheck_cli.report.repro_readme import headline, render_readme
 from gradcheck_cli.report.view import View
-from gradcheck_cli.tape import NanTrace
-from gradcheck_cli.tracing.repro import check_is_empty, write_repro
-from gradcheck_cli.tracing.repro_script import Traits
+from gradcheck_cli.tracing.repro import check_is_empty, nothing_to_save, write_repro
 from gradcheck_cli.tracing.repro_state import attributes_of, save_state
+from gradcheck_cli.tracing.repro_steps import Traits
 from gradcheck_cli.tracing.run import Hunt
 from gradcheck_cli.tracing.session import Session
 
@@ -190,12 +189,6 @@ def save(
     except OutputError as failure:  # the finding must not be lost with it
         return replace(report, exit_code=2), error or failure
     return with_note(report, f"{folder.name}/repro.py runs the step again", *traits.saved.lost), error
-
-
-def nothing_to_save(trace: NanTrace) -> str:
-    """Why there is no folder that reproduces anything."""
-    reason = "nothing failed" if trace.clean else "the step did not fail again when it was replayed"
-    return f"--save-repro wrote nothing: {reason}"
 
 
 def with_note(report: Report, *notes: str) -> Report:

@@ -54,6 +54,7 @@ def origin_members(origin: NanOrigin) -> dict[str, Any]:
         "fix": origin.fix,
         "verified": origin.verified,
         "samples": origin.samples,
+        "samples_left": origin.samples_left,
         "batch_size": origin.batch_size,
         "sink": origin.sink,
         "sink_kind": origin.sink_kind,

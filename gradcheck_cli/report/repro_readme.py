@@ -21,8 +21,9 @@ PAGE = """# {headline}, in step {step} of `{target}`
 
     python repro.py
 
-This runs the one failing step again, on the CPU too, and says which values are not finite. It needs PyTorch, NumPy and
-the code of `{target}`, with what that needs to make the model; it does not read the data, and does not need gradcheck.
+This runs the one failing step again, on the CPU too, and says which values are not finite. It needs PyTorch, NumPy,
+the code of `{target}`, and what that needs to make the model. It takes no batch from its data loader, and does not need
+gradcheck.
 The code is looked for where it was when the run failed: where it is elsewhere, change `ROOT` at the top of `repro.py`.
 
 | exit code | meaning |
@@ -38,10 +39,11 @@ The code is looked for where it was when the run failed: where it is elsewhere, 
 | `step.pt` | the state before step {step}, counted from 0: {contents} |
 | `repro.py` | the step as plain PyTorch |
 
-`torch.load("step.pt", weights_only=True)` reads `step.pt`: no code in it is run. **It holds your weights and data:** look
-before you publish it.
+`torch.load("step.pt", weights_only=True)` reads `step.pt`: no code in it is run. **It holds your weights and data:**
+look before you publish it.
 
-State that the training code keeps elsewhere, in globals, closures or files, is not in it.
+State that the training code keeps elsewhere, in globals, closures, iterators or files, is not in it: a step that needs
+it may be finite here.
 {missing}
 ## Versions
 

@@ -106,7 +106,8 @@ def describe_samples(origin: NanOrigin, longest: int = 10) -> str:
         return f"each of the {origin.batch_size} does it alone"
     shown = ", ".join(str(sample) for sample in samples[:longest])
     more = f" and {len(samples) - longest} more" if len(samples) > longest else ""
-    return f"{shown}{more} of {origin.batch_size} {'does' if len(samples) == 1 else 'do'} it alone"
+    left = f"; {origin.samples_left} more that may were not tried" if origin.samples_left else ""
+    return f"{shown}{more} of {origin.batch_size} {'does' if len(samples) == 1 else 'do'} it alone{left}"
 
 
 def describe_spread(origin: NanOrigin) -> str:

@@ -7,6 +7,7 @@ What is of another class becomes a mapping that says how to make it anew: `{"__c
 
 from __future__ import annotations
 
+import copyreg
 import dataclasses
 import importlib
 import io
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor
 
 AS_THEY_ARE = (type(None), bool, int, float, complex, str, bytes, Tensor, torch.nn.Parameter)
+MADE_ANEW = copyreg.__newobj__  # type: ignore[attr-defined]  # what pickle calls for an object of attributes only
 CALLED: tuple[tuple[type, Callable[[Any], list[Any]]], ...] = (
     (np.generic, lambda value: [value.item()]),
     (Enum, lambda value: [value.value]),
@@ -66,11 +68,13 @@ def described(value: Any, path: str, lost: list[str]) -> Any:
 def in_other_words(value: Any, path: str, lost: list[str]) -> dict[str, Any]:
     """The mapping that `rebuild` reads; raises what the object's own class raises, TypeError where nothing is in it."""
     if isinstance(value, np.ndarray):
-        return {"__class__": "numpy:array", "arguments": [numbers(value, path, lost), str(value.dtype)]}
+        return array_in_other_words(value, path, lost)
     if kind := importable(type(value)):
         for base, arguments in CALLED:
             if isinstance(value, base):
                 return {"__class__": kind, "arguments": to_plain(arguments(value), path, lost)}
+    if not isinstance(value, dict) and value.__reduce_ex__(2)[:2] != (MADE_ANEW, (type(value),)):
+        raise TypeError("it is more than its attributes")
     items = {"items": to_plain(dict(value), path, lost)} if isinstance(value, dict) else {}
     attributes = {name: to_plain(item, f"{path}.{name}", lost) for name, item in attributes_of(value).items()}
     if not kind and items:
@@ -80,11 +84,12 @@ def in_other_words(value: Any, path: str, lost: list[str]) -> dict[str, Any]:
     return {"__class__": kind or "types:SimpleNamespace", **items, "attributes": attributes}
 
 
-def numbers(array: np.ndarray[Any, Any], path: str, lost: list[str]) -> Any:
-    """The elements as a tensor where there is one of this dtype, else as lists."""
+def array_in_other_words(array: np.ndarray[Any, Any], path: str, lost: list[str]) -> dict[str, Any]:
+    """An array as a tensor where there is one of this dtype, else as lists."""
     if array.dtype.kind in "biufc":
-        return torch.from_numpy(np.array(array, order="C"))
-    return to_plain((array.astype(str) if array.dtype.kind in "mM" else array).tolist(), path, lost)
+        return {"__class__": "torch:Tensor.numpy", "arguments": [torch.from_numpy(np.array(array, order="C"))]}
+    items = (array.astype(str) if array.dtype.kind in "mM" else array).tolist()
+    return {"__class__": "numpy:array", "arguments": [to_plain(items, path, lost), str(array.dtype)]}
 
 
 def attributes_of(value: Any) -> dict[str, Any]:

@@ -87,9 +87,10 @@ def is_repaired(origin: NanOrigin, repairs: Repairs) -> bool:
 
 
 def is_same_line(one: NanOrigin, other: NanOrigin) -> bool:
-    """Whether two origins are one to the user: a line may divide by a scale and take its logarithm, too."""
-    places = [(origin.phase, origin.source, origin.frame and origin.frame.location) for origin in (one, other)]
-    return places[0] == places[1]
+    """Whether two origins are one to the user: a line may divide by a root, whose slope is infinite, too."""
+    if one.frame is None or other.frame is None:
+        return (one.phase, one.op, one.source, one.frame) == (other.phase, other.op, other.source, other.frame)
+    return (one.source, one.frame.location) == (other.source, other.frame.location)
 
 
 def is_independent(origin: NanOrigin, tape: Tape) -> bool:

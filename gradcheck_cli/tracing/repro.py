@@ -10,7 +10,9 @@ from pathlib import Path
 import torch
 
 from gradcheck_cli.errors import OutputError
-from gradcheck_cli.tracing.repro_script import Traits, write_script
+from gradcheck_cli.tape import NanTrace
+from gradcheck_cli.tracing.repro_script import write_script
+from gradcheck_cli.tracing.repro_steps import Traits
 
 ADVICE = "choose another directory with --save-repro"
 
@@ -21,6 +23,12 @@ def check_is_empty(folder: Path) -> None:
         raise OutputError(f"cannot write to {folder}: it is not empty", "name a directory that is new or empty")
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"cannot write to {folder}: it is a file", "name a directory, new or empty")
+
+
+def nothing_to_save(trace: NanTrace) -> str:
+    """Why there is no step to write down."""
+    reason = "nothing failed" if trace.clean else "the step did not fail again when it was replayed"
+    return f"--save-repro wrote nothing: {reason}"
 
 
 def write_repro(folder: Path, traits: Traits, headline: str, readme: str) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 DEVICE = "cpu"
+IGNORED: list[str] = []
 
 
 def import_file(path: Path, name: str) -> Any:
@@ -98,22 +99,58 @@ def look(found: list[str], what: str, tensors: dict[str, Any]) -> None:
         values = tensor.detach().coalesce().values() if tensor.is_sparse else tensor.detach()
         nan, inf = int(values.isnan().sum()), int(values.isinf().sum())
         label = f"{what} {name}".strip()
-        if (nan or inf) and label not in found:
+        if (nan or inf) and label not in (*found, *IGNORED):
             found.append(label)
             print(f"not finite: {label}, {nan} NaN and {inf} Inf of {values.numel()} elements")
 
 
+def look_before_updates(found: list[str], model: Any) -> None:
+    """Look at the gradients before any optimizer's step, for the training step may call some itself."""
+    from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+    register_optimizer_step_pre_hook(
+        lambda *_: look(found, "gradient", {name: parameter.grad for name, parameter in model.named_parameters()})
+    )
+
+
+def note_error(saved: dict[str, Any], found: list[str], error: Exception) -> None:
+    """An error counts where a value was bad before, or where gradcheck saw the same one. Raises any other."""
+    raised = f"{type(error).__name__}: {[*str(error).strip().splitlines(), ''][0]}"
+    if not found and raised not in saved["error"]:
+        raise error
+    print(f"raised {raised}")
+    found.append("error")
+
+
+def tell(saved: dict[str, Any], found: list[str]) -> int:
+    """Print whether the step does what it did, and give the exit code."""
+    expected = (saved["found"] or ["error"])[0]
+    if not found:
+        print(f"everything is finite in step {saved['step']}, where gradcheck found: {expected}")
+        print("the code or torch is another now, or the step depends on more than step.pt holds: see README.md")
+    elif expected in found:
+        print(f"step {saved['step']} fails as gradcheck found it: {expected}")
+    else:
+        print(f"step {saved['step']} fails, but not as gradcheck found it: {expected}")
+    return 1 if found else 0
+
+
 def note_what_is_made() -> tuple[list[Any], list[Any]]:
-    """Modules, by each registration of a parameter or buffer, and optimizers, in the order in which they are made."""
+    """Lists to which modules, at each registration of a parameter or buffer and when copied, and optimizers come."""
     modules: list[Any] = []
     optimizers: list[Any] = []
-    make = torch.optim.Optimizer.__init__
+    make: Any = torch.optim.Optimizer.__init__
+    copy: Any = torch.nn.Module.__setstate__
 
     def made(optimizer: Any, *args: Any, **kwargs: Any) -> None:
         optimizers.append(optimizer)
         make(optimizer, *args, **kwargs)
 
-    torch.optim.Optimizer.__init__ = made  # type: ignore[method-assign]
+    def copied(module: Any, state: Any) -> None:
+        modules.append(module)
+        copy(module, state)
+
+    torch.optim.Optimizer.__init__, torch.nn.Module.__setstate__ = made, copied  # type: ignore
     hooks = torch.nn.modules.module
     hooks.register_module_parameter_registration_hook(lambda module, *_: modules.append(module))
     hooks.register_module_buffer_registration_hook(lambda module, *_: modules.append(module))

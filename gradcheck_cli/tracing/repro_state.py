@@ -189,11 +189,11 @@ def batch_of(held: HeldBatch, number: int, lost: list[str]) -> dict[str, Any]:
 
 def random_state() -> dict[str, Any]:
     """The present state of the global generators; None for a NumPy generator that is not the usual one."""
-    state = np.random.get_state()
+    state: Any = np.random.get_state()
     usual = isinstance(state, tuple) and state[0] == "MT19937"
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],  # type: ignore[no-untyped-call]
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         "numpy": (state[0], torch.from_numpy(state[1].astype(np.int64)), *map(to_number, state[2:])) if usual else None,
         "python": random.getstate(),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from time import perf_counter
 from typing import Any
 
 from gradcheck_cli.diagnose.nan.slicing import find_origin
@@ -14,6 +15,7 @@ from gradcheck_cli.tracing.fault import Fault
 from gradcheck_cli.tracing.session import NO_REPAIRS, trace
 
 MOST_SAMPLES = 16
+MOST_SECONDS = 20.0
 
 
 def find_samples(fault: Fault, tape: Tape, origin: NanOrigin) -> NanOrigin:
@@ -26,8 +28,13 @@ def find_samples(fault: Fault, tape: Tape, origin: NanOrigin) -> NanOrigin:
     if size < 2:
         return replace(origin, batch_size=size)
     candidates = rows_of(tape, origin, size) or list(range(size if size <= MOST_SAMPLES else 0))
-    found = [row for row in candidates[:MOST_SAMPLES] if does_it_alone(fault, held, origin, row)]
-    return replace(origin, batch_size=size, samples=tuple(found))
+    tried, found = 0, []
+    deadline = perf_counter() + MOST_SECONDS
+    for tried, row in enumerate(candidates[:MOST_SAMPLES], 1):
+        found += [row] if does_it_alone(fault, held, origin, row) else []
+        if perf_counter() > deadline:
+            break
+    return replace(origin, batch_size=size, samples=tuple(found), samples_left=len(candidates) - tried)
 
 
 def rows_of(tape: Tape, origin: NanOrigin, size: int) -> list[int]:

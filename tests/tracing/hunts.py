@@ -25,6 +25,7 @@ Step = Callable[[nn.Module, Any], Tensor]
 
 def hunt(make: Callable[[], Workload], accumulate: int = 1, **loop: Any) -> tuple[Ending, Session, Hunt]:
     """Make a workload and train it under watch."""
+    seed()
     settings = LoopSettings(CPU, **{"steps": 7, **loop})
     births = Births()
     with births.noted():
@@ -43,6 +44,7 @@ def traced(make: Callable[[], Workload], **settings: Any) -> NanTrace:
 
 def train(make: Callable[[], Workload], accumulate: int = 1, **loop: Any) -> tuple[Workload, Any]:
     """The same training without watch: the workload and its scaler."""
+    seed()
     settings = LoopSettings(CPU, **{"steps": 7, **loop})
     workload = make()
     scaler = make_scaler(settings)

@@ -22,6 +22,7 @@ new_empty new_empty_strided new_zeros new_ones new_full
 """
 OVERWRITES = frozenset(DESTINATIONS.split())  # their `self` is a destination only
 SHAPE_ONLY = frozenset(MAKERS.split())  # they read no element
+ADDING_VIEWS = frozenset(("expand", "unfold", "as_strided"))  # backward adds what went to the same element
 UNDECLARED_WRITES = dict.fromkeys(
     ("native_batch_norm", "cudnn_batch_norm", "miopen_batch_norm"), ("running_mean", "running_var")
 )

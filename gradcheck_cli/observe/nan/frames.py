@@ -86,6 +86,8 @@ def expression(code: CodeType, instruction: int) -> str:
     if None in (first, last, begin, end):
         return ""
     lines = [linecache.getline(code.co_filename, number).encode() for number in range(first, last + 1)]
+    if lines[0][:begin].rstrip().endswith(b"."):  # a method on a line of its own: Python tells no more of it
+        return ""
     lines[-1] = lines[-1][:end]
     lines[0] = lines[0][begin:]
     text = b"".join(lines).decode(errors="replace")

@@ -50,10 +50,15 @@ class Suspect:
     def writers(self, relevant: Tensor | None = None) -> Writers:
         """Of all its bad elements, or of those that `relevant` (which broadcasts with it) marks."""
         if relevant is None:
-            return distinct(self.owners[self.nan]), distinct(self.owners[self.inf])
+            return self._owning(self.owners, self.nan), self._owning(self.owners, self.inf)
         shape = torch.broadcast_shapes(relevant.shape, self.nan.shape)  # type: ignore[no-untyped-call]
         owners, wanted = self.owners.expand(shape), relevant.expand(shape)
-        return distinct(owners[self.nan & wanted]), distinct(owners[self.inf & wanted])
+        return self._owning(owners, self.nan & wanted), self._owning(owners, self.inf & wanted)
+
+    def _owning(self, owners: Tensor, wanted: Tensor) -> tuple[int, ...]:
+        if any(owners.stride()):
+            return distinct(owners[wanted])
+        return (int(owners.flatten()[0]),) if wanted.any() else ()  # one writer for all of them
 
     def codes(self) -> Tensor:
         """int64: 0 for finite elements, else twice (the writer + 2), plus 1 for NaN."""

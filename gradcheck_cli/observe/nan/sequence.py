@@ -34,6 +34,8 @@ class Sequencer:
         foreign = 0 if torch.is_grad_enabled() else self._expected
         new, self._last = number > self._last + foreign, number
         self._expected = int(recorded and writes and args[0]._is_view())  # its CopySlices comes after the call
+        if not new and recorded and writes and self._operations and self._operations[-1] == operation - 1:
+            self._operations[-1] = operation  # the operation before it was a copy that backward needs of what it writes
         if new and (recorded or not torch.is_grad_enabled()):
             self._numbers.append(number)
             self._operations.append(operation)

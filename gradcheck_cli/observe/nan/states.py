@@ -61,6 +61,8 @@ def state_of(tensor: Tensor) -> TensorState:
     if not low - low == high - high == 0:
         bad = ~values.isfinite()
         counts = count_bad(tensor, values, bad)
+        if counts["nan"] == tensor.numel():
+            return TensorState(shape, dtype, tensor.numel(), **counts)
         finite = values[~bad]
         low, high = (number.item() for number in torch.aminmax(finite)) if finite.numel() else (float("nan"),) * 2
     bounded = low - low == high - high == 0 and not counts
@@ -73,7 +75,7 @@ def state_of(tensor: Tensor) -> TensorState:
 
 def count(mask: Tensor, parts: bool) -> int:
     """How many elements; those with `parts` if one of theirs is so."""
-    return int((mask.any(-1) if parts else mask).sum())
+    return int(torch.count_nonzero(mask.any(-1) if parts else mask))
 
 
 def count_bad(tensor: Tensor, values: Tensor, bad: Tensor) -> dict[str, Any]:

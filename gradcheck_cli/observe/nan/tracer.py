@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from gradcheck_cli.observe.hooks import observed
 from gradcheck_cli.observe.inputs import B
 from gradcheck_cli.observe.nan.calls import (
+    ADDING_VIEWS,
     Argument,
     arguments_of,
     bad_numbers,
@@ -96,10 +97,12 @@ class Tracer(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: OpOverload, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run an operator and note it; views only for the sake of the autograd nodes that they make."""
+        """Run an operator and note it; of views only those whose derivative computes something, without values."""
         kwargs = kwargs or {}
         self._sequencer.note_call(len(self._operations), args, name_of(func).endswith("_"))
         if is_view(func) or func.namespace == "profiler":
+            if name_of(func) in ADDING_VIEWS and torch.is_grad_enabled() and args[0].requires_grad:
+                self._operations.append(self._describe(func, args, kwargs))
             return func(*args, **kwargs)
         arguments = list(arguments_of(func, args, kwargs))
         read = [argument for argument in arguments if argument.is_read]

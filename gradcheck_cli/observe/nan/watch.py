@@ -7,8 +7,8 @@ each are kept, so that any of its steps can be replayed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from math import hypot, isfinite, nan
 from time import perf_counter
 from typing import Any
@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 
 from gradcheck_cli.observe.inputs import B
 from gradcheck_cli.observe.nan.snapshot import RandomState
-from gradcheck_cli.observe.nan.states import can_be_bad, elements, is_finite, tensors_in
+from gradcheck_cli.observe.nan.states import can_be_bad, elements, is_finite
 
 WINDOW = 128
 WINDOW_SECONDS = 4.0
@@ -100,7 +100,7 @@ class Watch:
         """The same batches; a copy of each is kept."""
         for batch in batches:
             data = self._clone(batch.data)
-            self._bytes += sum(tensor.nbytes for tensor in tensors_in(data))
+            self._bytes += bytes_of(data)
             self._current.batches.append(HeldBatch(replace(batch, data=data), RandomState()))  # type: ignore[type-var]
             yield batch
 
@@ -203,6 +203,16 @@ class Watch:
             epoch=step.batches[0].batch.epoch,
             seconds=step.seconds,
         )
+
+
+def bytes_of(value: Any) -> int:
+    """How much the tensors of a nested batch take."""
+    if isinstance(value, Tensor):
+        return value.numel() * value.element_size()
+    if is_dataclass(value) and not isinstance(value, type):
+        value = [getattr(value, entry.name) for entry in fields(value)]
+    items = value.values() if isinstance(value, Mapping) else value if isinstance(value, (tuple, list)) else ()
+    return sum(map(bytes_of, items))
 
 
 def norms(tensors: list[Tensor]) -> list[Tensor]:

@@ -282,7 +282,7 @@ def test_the_numbers_of_the_offending_input() -> None:
 
 def test_the_rows_of_a_batch() -> None:
     origin = read("batch:[0]['x']", shape=(32, 3), bad_rows=(4, 7))()
-    assert origin.explanation == "1 of 96 elements of batch [0]['x'] is NaN, in rows 4, 7"
+    assert origin.explanation == "1 of 96 elements of batch[0]['x'] is NaN, in rows 4, 7"
 
 
 def test_a_column_that_is_bad_in_every_sample() -> None:

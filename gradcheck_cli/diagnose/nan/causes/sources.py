@@ -20,9 +20,9 @@ def read_value(evidence: Evidence) -> TensorState | None:
 
 
 def describe(evidence: Evidence) -> str:
-    """Such as: 3 of 32 elements of batch [0]['x'] are NaN, in rows 1, 4."""
+    """Such as: 3 of 32 elements of batch[0]['x'] are NaN, in rows 1, 4."""
     kind, _, name = evidence.source.partition(":")
-    where_from = f"{kind} {name}" if name else "a tensor from outside the step"
+    where_from = f"{kind}{'' if kind == 'batch' else ' '}{name}" if name else "a tensor from outside the step"
     state = read_value(evidence)
     if state is None:
         return f"{where_from} holds elements that are not finite"
