@@ -146,8 +146,9 @@ class NanOrigin:
     is its index on the tape, or -1. `op` is the forward operator even for a fault in its derivative, whose
     `autograd_node` is then set. `source` names the batch field, parameter or buffer. `cause` is an identifier of the
     catalogue, or "". `fix` is code where there is one. `samples` of the `batch_size` in the micro-batch make it
-    alone; `samples_left` that may were not tried. `sink` is in words, `spread` how many parameters of how many ended up non-finite. `path` leads from the
-    origin to the sink, by operator names. `contributors` are in words. `input_stats` are by argument.
+    alone; `samples_left` that may were not tried. `sink` is in words, `spread` how many parameters of how many ended
+    up non-finite. `path` leads from the origin to the sink, by operator names. `contributors` are in words.
+    `input_stats` are by argument.
     """
 
     step: int

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from torch.optim import Optimizer
+
 from gradcheck_cli.diagnose.nan.explanation import explain
 from gradcheck_cli.diagnose.nan.slicing import find_origin
 from gradcheck_cli.tape import NanOrigin, Tape
 from gradcheck_cli.tracing.fault import Fault
-from gradcheck_cli.tracing.session import NO_REPAIRS, Repairs, trace
+from gradcheck_cli.tracing.session import NO_REPAIRS, Repairs, Session, trace
 
 REPLACEMENTS = (1.0, 0.0)  # a logarithm or a quotient of 0 would be the next fault
 MOST_REPAIRS = 16
@@ -103,6 +105,14 @@ def is_independent(origin: NanOrigin, tape: Tape) -> bool:
     return not operation.state.finite and all(operand.state.finite for operand in operation.inputs)
 
 
+def owner_of(origin: NanOrigin, session: Session) -> Optimizer:
+    """The optimizer that holds the parameter that the origin spoiled; the one that is driven where none does."""
+    named = dict(session.workload.model.named_parameters())
+    spoiled = named.get(origin.sink.removeprefix("parameter "))
+    holds = (one for one in session.optimizers for group in one.param_groups for p in group["params"] if p is spoiled)
+    return next(holds, session.workload.optimizer)
+
+
 def complete(origin: NanOrigin, fault: Fault, tape: Tape) -> NanOrigin:
     """With the line on which a parameter, buffer or optimizer was made, and how far the bad values spread."""
     workload, births = fault.session.workload, fault.session.births
@@ -110,8 +120,8 @@ def complete(origin: NanOrigin, fault: Fault, tape: Tape) -> NanOrigin:
     frame = origin.frame
     if origin.operation < 0 and kind in ("parameter", "buffer"):
         frame = births.of_tensor(workload.model, name) or frame
-    if origin.phase == "optimizer":
-        frame = births.of_optimizer(workload.optimizer) or frame
+    if origin.phase == "optimizer" and not (frame and frame.function.endswith(".step")):  # a step of the user's own
+        frame = births.of_optimizer(owner_of(origin, fault.session)) or frame
     reached = "parameter" if origin.phase == "optimizer" else "gradient"
     bad = {sink.name for sink in tape.sinks if sink.what == reached}
     total = sum(parameter.requires_grad for parameter in workload.model.parameters())

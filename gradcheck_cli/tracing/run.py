@@ -123,7 +123,7 @@ class Hunt:
             return Ending(self._not_reproduced(suspicion, raised), "nonfinite")
         if suspicion:
             self.watch.look_exactly()
-        end.restore()
+        end.restore(resume=True)
         return None
 
     def _failed(self, error: GradcheckError) -> Ending:

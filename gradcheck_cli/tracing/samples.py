@@ -28,13 +28,12 @@ def find_samples(fault: Fault, tape: Tape, origin: NanOrigin) -> NanOrigin:
     if size < 2:
         return replace(origin, batch_size=size)
     candidates = rows_of(tape, origin, size) or list(range(size if size <= MOST_SAMPLES else 0))
-    tried, found = 0, []
     deadline = perf_counter() + MOST_SECONDS
-    for tried, row in enumerate(candidates[:MOST_SAMPLES], 1):
-        found += [row] if does_it_alone(fault, held, origin, row) else []
-        if perf_counter() > deadline:
-            break
-    return replace(origin, batch_size=size, samples=tuple(found), samples_left=len(candidates) - tried)
+    alone: list[bool] = []
+    while len(alone) < min(len(candidates), MOST_SAMPLES) and perf_counter() < deadline:
+        alone.append(does_it_alone(fault, held, origin, candidates[len(alone)]))
+    found = [row for row, does in zip(candidates, alone, strict=False) if does]
+    return replace(origin, batch_size=size, samples=tuple(found), samples_left=len(candidates) - len(alone))
 
 
 def rows_of(tape: Tape, origin: NanOrigin, size: int) -> list[int]:

@@ -40,7 +40,8 @@ class Session:
         """The present state of everything that a step changes."""
         parts = (self.workload.model, self.workload.loss_fn, *self.births.modules)
         modules = [part for part in parts if isinstance(part, nn.Module)]
-        return Snapshot(modules, self.optimizers, self.schedulers, self.scaler)
+        functions = [self.workload.training_step, self.workload.loss_fn, *(module.forward for module in modules)]
+        return Snapshot(modules, self.optimizers, self.schedulers, self.scaler, functions)
 
     @property
     def optimizers(self) -> list[Optimizer]:

@@ -109,7 +109,7 @@ def test_micro_batches_whose_losses_cancel() -> None:
 
 
 def test_a_fault_that_depends_on_a_global_is_seen_but_not_explained(window: int) -> None:
-    calls = iter([1.0, 1.0, NAN, *[1.0] * 1000])
+    calls = (factor for factor in [1.0, 1.0, NAN, *[1.0] * 1000])  # a generator cannot be put back
 
     def step(model: nn.Module, x: Tensor) -> Tensor:
         return model(x).mean() * next(calls)
@@ -121,7 +121,7 @@ def test_a_fault_that_depends_on_a_global_is_seen_but_not_explained(window: int)
 
 
 def test_a_parameter_that_something_else_spoils() -> None:
-    calls = iter(range(1000))
+    calls = (number for number in range(1000))
 
     def step(model: nn.Module, x: Tensor) -> Tensor:
         if next(calls) == 1:
@@ -134,7 +134,7 @@ def test_a_parameter_that_something_else_spoils() -> None:
 
 def test_a_replay_that_raises_is_not_the_users_error(window: int) -> None:
     """What the step reads elsewhere is used up: the run itself did not raise."""
-    calls = iter([1.0, NAN])
+    calls = (factor for factor in [1.0, NAN])
 
     def step(model: nn.Module, x: Tensor) -> Tensor:
         return model(x).mean() * next(calls)
@@ -146,7 +146,7 @@ def test_a_replay_that_raises_is_not_the_users_error(window: int) -> None:
 
 def test_a_replay_that_raises_does_not_end_a_healthy_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "WINDOW", 2)
-    calls = iter(range(7))
+    calls = (number for number in range(7))
 
     def step(model: nn.Module, x: Tensor) -> Tensor:
         next(calls)

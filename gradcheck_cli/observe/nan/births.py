@@ -99,7 +99,7 @@ class Births:
 
     def _noting(self, call: Any) -> Any:
         def init(optimizer: Optimizer, *args: Any, **kwargs: Any) -> None:
-            self._optimizers.append((weakref.ref(optimizer), current_frame()))
+            self._optimizers.append((weakref.ref(optimizer), current_frame(making=optimizer)))
             call(optimizer, *args, **kwargs)
 
         return init

@@ -25,13 +25,14 @@ CHECKPOINT = os.path.join("torch", "utils", "checkpoint.py")
 MODULES = os.path.join(TORCH, "nn", "modules") + os.sep
 
 
-def current_frame(in_backward: bool = False) -> Frame | None:
+def current_frame(in_backward: bool = False, making: object = None) -> Frame | None:
     """The innermost line outside torch, with the user's line that led to it if that is in a library.
 
     In backward only what runs inside it counts: a custom function's derivative, a hook, a checkpointed forward
-    pass. Without any line of the user's, the module of torch that was called.
+    pass. Without any line of the user's, the module of torch that was called. The __init__ of what is being made
+    (`making`) is no line either.
     """
-    stack = list(frames(in_backward))
+    stack = [frame for frame in frames(in_backward) if making is None or not initialises(frame, making)]
     outside = [frame for frame in stack if not frame.f_code.co_filename.startswith((TORCH, OWN, "<"))]
     if not outside:
         inside = [frame for frame in stack if frame.f_code.co_filename.startswith(MODULES)]
@@ -52,6 +53,11 @@ def frames(in_backward: bool) -> Iterator[FrameType]:
             return
         yield frame
         frame = frame.f_back
+
+
+def initialises(frame: FrameType, made: object) -> bool:
+    """Whether a frame is the __init__ of an object."""
+    return frame.f_code.co_name == "__init__" and frame.f_locals.get("self") is made
 
 
 def is_own(frame: FrameType) -> bool:

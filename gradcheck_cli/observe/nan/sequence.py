@@ -25,19 +25,20 @@ class Sequencer:
         self._operations: list[int] = []
 
     def note_call(self, operation: int, args: Sequence[Any], writes: bool) -> None:
-        """`operation` is about to run; a node with a new number is its own, unless it cannot have made one.
+        """`operation` is about to run; a node with a new number is its own, if it is not one more of the write before.
 
-        Without gradients being recorded that of a custom function is, but not one more of the write before.
+        Under torch.func and in custom functions no argument shows that gradients are recorded, and under torch.func
+        an operator may make several nodes: all numbers from the first new one on are its own.
         """
         number = newest()
         recorded = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors_in(args))
-        foreign = 0 if torch.is_grad_enabled() else self._expected
-        new, self._last = number > self._last + foreign, number
+        first, self._last = self._last + self._expected + 1, number
+        new = number >= first
         self._expected = int(recorded and writes and args[0]._is_view())  # its CopySlices comes after the call
         if not new and recorded and writes and self._operations and self._operations[-1] == operation - 1:
             self._operations[-1] = operation  # the operation before it was a copy that backward needs of what it writes
-        if new and (recorded or not torch.is_grad_enabled()):
-            self._numbers.append(number)
+        if new:
+            self._numbers.append(first)
             self._operations.append(operation)
 
     @property

@@ -16,6 +16,7 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from gradcheck_cli.observe.nan.kept import keep_value, kept_value, write
+from gradcheck_cli.observe.nan.surroundings import Surroundings
 
 REGISTRIES = ("_parameters", "_buffers", "_modules")
 NOT_ATTRIBUTES = (frozenset(vars(nn.Module())) - {"training"}) | {"param_groups", "state"}
@@ -61,7 +62,10 @@ class RandomState:
 
 
 class Snapshot:
-    """The state of modules, optimizers, schedulers and a scaler. Taking it again uses the same memory."""
+    """The state of modules, optimizers, schedulers and a scaler, and of what surrounds functions of the user's.
+
+    Taking it again uses the same memory.
+    """
 
     def __init__(
         self,
@@ -69,7 +73,9 @@ class Snapshot:
         optimizers: list[Optimizer],
         schedulers: Sequence[Any] | None,
         scaler: GradScaler,
+        functions: Sequence[Any] = (),
     ) -> None:
+        self._functions = functions
         self._modules = list({id(module): module for root in modules for module in root.modules()}.values())
         self._optimizers, self._schedulers, self._scaler = optimizers, schedulers or (), scaler
         self._copies: list[Tensor] = []
@@ -88,15 +94,17 @@ class Snapshot:
         self._groups = [[kept_group(group) for group in one.param_groups] for one in self._optimizers]
         self._schedules = [scheduler_state(scheduler) for scheduler in self._schedulers]
         self._scale = {key: keep_value(getattr(self._scaler, key)) for key in SCALER if self._scaler.is_enabled()}
+        self._surroundings = Surroundings(self._functions)
         self._random = RandomState()
 
     @torch.no_grad()
-    def restore(self) -> None:
-        """Put the kept state back."""
+    def restore(self, resume: bool = False) -> None:
+        """Put the kept state back; see `Surroundings.restore` for `resume`."""
         for module, registries in zip(self._modules, self._registries, strict=True):
             for name, entries in registries.items():
-                vars(module)[name].clear()
-                vars(module)[name].update(entries)
+                if isinstance(vars(module)[name], dict):  # else a compiled script's, which are fixed
+                    vars(module)[name].clear()
+                    vars(module)[name].update(entries)
         for owner, attributes in zip(self._owners(), self._attributes, strict=True):
             restore_attributes(owner, attributes)
         for parameter, live in zip(self._trained, self._live, strict=False):
@@ -116,6 +124,7 @@ class Snapshot:
         for key, value in self._scale.items():
             setattr(self._scaler, key, kept_value(value))
         self._scaler._per_optimizer_states = defaultdict(torch.amp.grad_scaler._refresh_per_optimizer_state)
+        self._surroundings.restore(resume)
         self._random.restore()
 
     def _parameters(self) -> list[nn.Parameter]:

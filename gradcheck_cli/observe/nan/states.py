@@ -61,7 +61,7 @@ def state_of(tensor: Tensor) -> TensorState:
     if not low - low == high - high == 0:
         bad = ~values.isfinite()
         counts = count_bad(tensor, values, bad)
-        if counts["nan"] == tensor.numel():
+        if counts["nan"] == values.numel():
             return TensorState(shape, dtype, tensor.numel(), **counts)
         finite = values[~bad]
         low, high = (number.item() for number in torch.aminmax(finite)) if finite.numel() else (float("nan"),) * 2

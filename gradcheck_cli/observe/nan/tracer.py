@@ -128,10 +128,11 @@ class Tracer(TorchDispatchMode):
 
     def _describe(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Operation:
         """What is known before the call."""
-        forward = self._sequencer.forward_operation() if self._sites.in_backward else OUTSIDE
-        origin = self._operations[forward] if 0 <= forward < len(self._operations) else None
         recomputed = self._sites.in_backward and is_recomputing()
         frame = current_frame(self._sites.in_backward)
+        is_hook = frame is not None and self._sequencer.node[-1:].isdigit()  # it runs within a node of torch's
+        forward = self._sequencer.forward_operation() if self._sites.in_backward and not is_hook else OUTSIDE
+        origin = self._operations[forward] if 0 <= forward < len(self._operations) else None
         module, module_type = self._sites.module
         return Operation(
             index=len(self._operations),
