@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import random
 from collections import deque
 from collections.abc import Callable
@@ -268,6 +269,29 @@ def test_layers_that_thaw_and_groups_that_are_added(examined: list[int]) -> None
                 optimizer.add_param_group({"params": model[0].parameters(), "lr": 1e-4})  # type: ignore[operator]
             return functional.cross_entropy(model(batch[0]), batch[1])
 
+        return make_workload({"model": model, "dataloader": vectors(), "training_step": step, "optimizer": optimizer})
+
+    assert_neutral(loud(make))
+    assert examined == [3]
+
+
+def test_what_a_step_keeps_in_its_closure(examined: list[int]) -> None:
+    """Counters, iterators and generators of its own go on where they were, whatever was run again."""
+
+    def make() -> Workload:
+        calls, turns, own = 0, itertools.cycle([1.0, 2.0, 3.0]), torch.Generator().manual_seed(3)
+        numbers, average = np.random.default_rng(3), torch.zeros(())
+
+        def step(model: nn.Module, batch: Any) -> Tensor:
+            nonlocal calls, average
+            calls += 1
+            average = average * 0.9 + calls
+            noise = torch.rand((), generator=own) + numbers.normal()
+            return functional.cross_entropy(model(batch[0] + noise), batch[1]) * (next(turns) + average)
+
+        model = nn.Sequential(nn.Linear(6, 5), nn.Dropout(0.1))
+        vars(model)["more"] = [lambda: (calls, average, next(turns), own.get_state(), numbers.normal())]
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-30)
         return make_workload({"model": model, "dataloader": vectors(), "training_step": step, "optimizer": optimizer})
 
     assert_neutral(loud(make))

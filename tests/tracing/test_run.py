@@ -146,7 +146,7 @@ def test_a_replay_that_raises_is_not_the_users_error(window: int) -> None:
 
 def test_a_replay_that_raises_does_not_end_a_healthy_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "WINDOW", 2)
-    calls = (number for number in range(7))
+    calls = (number for number in range(2))
 
     def step(model: nn.Module, x: Tensor) -> Tensor:
         next(calls)
@@ -252,7 +252,8 @@ def test_a_loss_that_is_none() -> None:
 
 def normal(model: nn.Module, x: Tensor) -> Tensor:
     scale = (2 - x[0, :1]) / (2 - x[0, :1])  # spoilt
-    return -Normal(model(x), scale).log_prob(torch.ones(2, 1)).mean() + 0 * scale.sum()
+    distribution = Normal(model(x), scale, validate_args=True)  # compiling anything switches the default off
+    return -distribution.log_prob(torch.ones(2, 1)).mean() + 0 * scale.sum()
 
 
 def probability(model: nn.Module, x: Tensor) -> Tensor:

@@ -17,11 +17,12 @@ LARGE_BYTES = 1 << 20
 
 
 class KeptTensor:
-    """A tensor and its values. In a graph it is not copied."""
+    """A tensor and its values. In a graph it is not copied, nor is a large one that nobody ever wrote to: it is data."""
 
     def __init__(self, tensor: Tensor) -> None:
         self._tensor = tensor
-        self._values = tensor.detach().clone() if tensor.grad_fn is None else None
+        is_data = tensor.nbytes > LARGE_BYTES and not tensor.is_inference() and not tensor._version
+        self._values = tensor.detach().clone() if tensor.grad_fn is None and not is_data else None
 
     def restore(self) -> Tensor:
         """The same tensor with its old values; to be called without gradients being recorded."""

@@ -84,7 +84,7 @@ class Watch:
         self._unscaled: dict[int, tuple[Tensor, Tensor]] = {}
         self._exact = self._noted = False
         self._number = 0
-        self.loss = self.grad_norm = nan
+        self.loss = nan
         self.history: list[SeenStep] = []
         self._ended = perf_counter()
         self.begin_window()
@@ -167,12 +167,19 @@ class Watch:
         with torch.no_grad():
             return norms(tensors)
 
+    @property
+    def grad_norm(self) -> float:
+        """The newest global gradient norm that can be had without waiting for the device; NaN before the first."""
+        if self._on_host and self.steps and self.steps[-1].norms:
+            return hypot(*to_floats(self.steps[-1].norms))
+        return self.history[-1].grad_norm if self.history else nan
+
     def look(self) -> str:
         """What in this window calls for a closer look: loss, state, gradient, or "" for nothing. Adds to `history`."""
         numbers = iter(to_floats([n for step in self.steps for n in (*step.losses, *step.norms)]))
         new = [self._seen(step, numbers) for step in self.steps]
         self.history[self.steps[0].number :] = new
-        self.loss, self.grad_norm = new[-1].loss, new[-1].grad_norm
+        self.loss = new[-1].loss
         if not all(isfinite(step.loss) for step in new):
             return "loss"
         state = self._state()

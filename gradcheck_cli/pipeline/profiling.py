@@ -1,0 +1,110 @@
+"""profile, from the target to the report."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+
+import torch
+
+from gradcheck_cli.config import Settings
+from gradcheck_cli.drive.batches import windows
+from gradcheck_cli.drive.interrupt import deferred_interrupt
+from gradcheck_cli.drive.loop import LoopSettings, run
+from gradcheck_cli.drive.workload import Workload
+from gradcheck_cli.errors import GradcheckError, TargetError
+from gradcheck_cli.judgement import check_selection, make_report
+from gradcheck_cli.observe.recorder import Recorder, RecorderSettings
+from gradcheck_cli.pipeline.preparation import Progress, Watcher, ignore, prepare
+from gradcheck_cli.records import Recording, Report, RunInfo
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was recorded, and the user's error that cut it short, if any."""
+
+    recording: Recording
+    error: GradcheckError | None = None
+
+
+def profile(target: str, settings: Settings, watch: Watcher = ignore) -> tuple[Report, GradcheckError | None]:
+    """Run the target and report on its gradients; the error is the one that ended the run early, if any did.
+
+    Raises GradcheckError when nothing could be recorded at all.
+    """
+    outcome = record(target, settings, watch)
+    return make_report("profile", outcome.recording, settings, outcome.error), outcome.error
+
+
+def record(target: str, settings: Settings, watch: Watcher) -> Outcome:
+    """Load the target and record `settings.steps` optimizer steps of it."""
+    check_selection(settings)
+    workload, device, described = prepare(target, settings)
+    return watch_training(workload, device, settings, described, watch)
+
+
+def watch_training(
+    workload: Workload, device: torch.device, settings: Settings, described: RunInfo, watch: Watcher
+) -> Outcome:
+    """Train under a recorder until the steps are done or something ends the run."""
+    recorder = Recorder(workload.model, workload.optimizer, recorder_settings(settings))
+    loop = LoopSettings(device, settings.precision, settings.steps, settings.clip)
+    ended, error = "", None
+    with ExitStack() as stack:
+        interrupt = stack.enter_context(deferred_interrupt())
+        if settings.eager:
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(recorder)
+        source = stack.enter_context(closing(windows(workload.dataloader, settings.accumulate)))
+        try:
+            for _ in run(workload, source, loop, recorder.inspect):
+                watch(Progress(recorder.steps, settings.steps, recorder.latest("loss"), recorder.latest("grad_norm")))
+                if recorder.ended or interrupt.requested:
+                    break
+        except KeyboardInterrupt:
+            interrupt.requested = True
+        except GradcheckError as failure:
+            ended, error = "failed", failure
+    ended = ended or ("interrupted" if interrupt.requested else "")
+    return finish(recorder, described, settings, ended, error)
+
+
+def finish(
+    recorder: Recorder, described: RunInfo, settings: Settings, ended: str, error: GradcheckError | None
+) -> Outcome:
+    """What was recorded, with how it ended. Raises the error, or another, when not even one step was."""
+    recording = recorder.recording(described)
+    if not recording.steps:
+        raise error or nothing_recorded(described, ended)
+    short = "data-exhausted" if recording.steps < settings.steps else "completed"
+    notes = described.notes + compiled_note(recording)
+    run_info = replace(described, ended=ended or recorder.ended or short, notes=notes)
+    return Outcome(replace(recording, run=run_info), error)
+
+
+def nothing_recorded(described: RunInfo, ended: str) -> GradcheckError:
+    """Why there is no step although nothing failed."""
+    if ended == "interrupted":
+        return GradcheckError("interrupted before the first step was done")
+    return TargetError(
+        f"{described.optimizer} does not call torch's optimizer hooks, so no step could be measured",
+        "call super().__init__(...) in its __init__; a wrapper: return the optimizer that it wraps",
+    )
+
+
+def recorder_settings(settings: Settings) -> RecorderSettings:
+    """The part of the settings that is about recording."""
+    return RecorderSettings(
+        probe_every=settings.probe_every,
+        max_rows=settings.max_recorded_steps,
+        eager=settings.eager,
+        stop_above=settings.stop_above,
+        keep_going=settings.keep_going,
+    )
+
+
+def compiled_note(recording: Recording) -> tuple[str, ...]:
+    """What compilation hides, if anything."""
+    if not any(module.compiled for module in recording.modules):
+        return ()
+    return ("torch.compile hides activations: parameters are measured, modules are not (--eager runs uncompiled)",)
