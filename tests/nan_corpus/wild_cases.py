@@ -74,7 +74,7 @@ def sac_action_scaled_before_its_log_prob() -> dict[str, Any]:
     return train(actor, [state], training_step)
 
 
-@case(phase="forward", op="aten::div")
+@case(phase="forward", op="aten::div", cause="zero-divided-by-zero")
 def reward_scaling_after_one_transition() -> dict[str, Any]:
     """Welford's variance of one number is 0 / 0."""
 
@@ -100,7 +100,7 @@ def reward_scaling_after_one_transition() -> dict[str, Any]:
     return train(critic, transitions, training_step)
 
 
-@case(phase="loss", op="aten::xlogy", kind="inf", samples=(0,))
+@case(phase="loss", op="aten::xlogy", kind="inf", samples=(0,), cause="xlogy-of-zero")
 def beta_policy_at_the_end_of_its_range() -> dict[str, Any]:
     def training_step(policy: nn.Module, batch: Batch) -> Any:
         alpha, beta = (1 + functional.softplus(policy(batch["state"]))).unbind(-1)

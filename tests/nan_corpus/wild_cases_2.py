@@ -106,7 +106,7 @@ def slerp_of_equal_latents() -> dict[str, Any]:
     return train(Interpolator(), [{"a": a, "b": b, "t": torch.rand(4, 1), "image": torch.rand(4, 2)}], training_step)
 
 
-@case(phase="backward", op="aten::acosh", kind="inf")
+@case(phase="backward", op="aten::acosh", kind="inf", cause="acosh-at-one")
 def poincare_distance_of_a_word_to_itself() -> dict[str, Any]:
     class Hierarchy(nn.Module):
         def __init__(self) -> None:
@@ -126,7 +126,7 @@ def poincare_distance_of_a_word_to_itself() -> dict[str, Any]:
     return train(Hierarchy(), [{"pair": pairs, "distance": torch.rand(4) + 0.1}], training_step)
 
 
-@case(phase="forward", op="aten::pow", kind="inf")
+@case(phase="forward", op="aten::pow", kind="inf", cause="rsqrt-at-zero")
 def degree_of_an_isolated_node() -> dict[str, Any]:
     class GraphConvolution(nn.Module):
         def __init__(self) -> None:
@@ -167,7 +167,7 @@ def mean_message_of_no_edges() -> dict[str, Any]:
     return train(Sage(), graphs, training_step)
 
 
-@case(phase="forward", op=("aten::addmm", "aten::linear"))
+@case(phase="forward", op=("aten::addmm", "aten::linear"), cause="operator-over-infinity")
 def maximum_over_no_neighbours() -> dict[str, Any]:
     """A node without neighbours keeps the -inf that the maximum begins with."""
 
@@ -207,7 +207,7 @@ def supervised_contrast_without_a_partner() -> dict[str, Any]:
     return train(nn.Linear(5, 3), [(torch.randn(4, 5), label) for label in labels], training_step)
 
 
-@case(phase="loss", op="aten::div", kind="inf", step=2)
+@case(phase="loss", op="aten::div", kind="inf", step=2, cause="division-by-zero")
 def temperature_annealed_to_nothing() -> dict[str, Any]:
     state = {"step": 0}
 
@@ -221,7 +221,7 @@ def temperature_annealed_to_nothing() -> dict[str, Any]:
     return train(nn.Linear(5, 3), [(torch.randn(4, 5), torch.randn(4, 5)) for _ in range(6)], training_step)
 
 
-@case(phase="forward", op="aten::div", samples=(0, 1, 2, 3))
+@case(phase="forward", op="aten::div", samples=(0, 1, 2, 3), cause="underflowed-total")
 def sharpened_guess_of_an_averaged_teacher() -> dict[str, Any]:
     def sharpen(p: Tensor, temperature: float) -> Tensor:
         p = p ** (1 / temperature)

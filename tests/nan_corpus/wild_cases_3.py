@@ -62,7 +62,7 @@ def clean_image_from_pure_noise() -> dict[str, Any]:
     return train(Denoiser(), [{"x": torch.randn(3, 3), "t": t} for t in times], training_step)
 
 
-@case(phase="buffer", source="buffer:posterior_log_variance", kind="inf", step=1)
+@case(phase="buffer", source="buffer:posterior_log_variance", kind="inf", step=1, cause="buffer-nonfinite")
 def posterior_log_variance_of_the_first_step() -> dict[str, Any]:
     class Schedule(nn.Module):
         posterior_log_variance: Tensor
@@ -137,7 +137,7 @@ def actnorm_initialised_on_a_constant_channel() -> dict[str, Any]:
     return train(nn.Sequential(ActNorm(3), nn.Linear(3, 3)), [x, torch.randn(5, 3)], training_step)
 
 
-@case(phase="loss", op="aten::log", kind="inf", samples=(2,))
+@case(phase="loss", op="aten::log", kind="inf", samples=(2,), cause="normal-scale-zero")
 def divergence_of_a_collapsed_posterior() -> dict[str, Any]:
     class Encoder(nn.Module):
         def __init__(self) -> None:
@@ -224,7 +224,7 @@ def sinkhorn_at_too_small_a_temperature() -> dict[str, Any]:
     return train(nn.Linear(3, 2), [batch], training_step)
 
 
-@case(phase="loss", op="aten::lgamma", kind="inf", samples=(1,))
+@case(phase="loss", op="aten::lgamma", kind="inf", samples=(1,), cause="gamma-function-pole")
 def negative_binomial_without_dispersion() -> dict[str, Any]:
     class Counts(nn.Module):
         def __init__(self) -> None:

@@ -12,6 +12,9 @@ from torch.nn.utils import parametrizations
 
 from tests.nan_corpus.corpus import case
 
+FP16 = {"precision": "fp16"}
+LINEAR = ("aten::addmm", "aten::linear")
+BATCH_NORM = ("aten::native_batch_norm", "aten::_native_batch_norm_legit_no_training")
 Batch = dict[str, Tensor]
 
 
@@ -26,7 +29,7 @@ def regress(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
     return functional.mse_loss(model(batch[0]).float(), batch[1].float())
 
 
-@case(phase="forward", op="aten::div")
+@case(phase="forward", op="aten::div", cause="spectral-norm-of-zero")
 def spectral_norm_of_a_zero_head() -> dict[str, Any]:
     class Discriminator(nn.Module):
         def __init__(self) -> None:
@@ -60,7 +63,7 @@ def normalised_padding_in_half() -> dict[str, Any]:
     return train(Projector().half(), [(x, torch.rand(3, 3))], regress)
 
 
-@case(phase="forward", op=("aten::addmm", "aten::linear"), kind="inf", samples=(1,), settings={"precision": "fp16"})
+@case(phase="forward", op=LINEAR, kind="inf", samples=(1,), settings=FP16, cause="half-matmul-overflow")
 def encoder_layer_in_half() -> dict[str, Any]:
     class Tagger(nn.Module):
         def __init__(self) -> None:
@@ -87,7 +90,7 @@ def encoder_layer_in_half() -> dict[str, Any]:
     return train(model, [(x, torch.zeros(3, 2, 4))], regress, 1e-9)
 
 
-@case(phase="backward", op=("aten::_to_copy", "aten::to"), kind="inf")
+@case(phase="backward", op=("aten::_to_copy", "aten::to"), kind="inf", cause="gradient-overflow")
 def loss_scaled_by_hand() -> dict[str, Any]:
     """Two to the sixteenth is beyond half precision where the gradient enters it."""
 
@@ -129,6 +132,7 @@ def clock_of_events_in_half() -> dict[str, Any]:
     kind="finite",
     error=True,
     step=1,
+    cause="singular-matrix-refused",
 )
 def inverse_of_a_flat_transform() -> dict[str, Any]:
     class Undo(nn.Module):
@@ -153,6 +157,7 @@ def inverse_of_a_flat_transform() -> dict[str, Any]:
     op=("aten::linalg_cholesky_ex", "aten::_linalg_check_errors", "aten::linalg_cholesky"),
     kind="finite",
     error=True,
+    cause="singular-matrix-refused",
 )
 def kernel_of_two_equal_inputs() -> dict[str, Any]:
     def marginal_likelihood(features: Tensor, y: Tensor) -> Any:
@@ -169,7 +174,7 @@ def kernel_of_two_equal_inputs() -> dict[str, Any]:
     return train(nn.Linear(2, 2), [(x, torch.randn(5))], training_step)
 
 
-@case(phase="forward", op=("aten::native_batch_norm", "aten::_native_batch_norm_legit_no_training"))
+@case(phase="forward", op=BATCH_NORM, cause="running-variance-negative")
 def frozen_batch_norm_of_a_weight_soup() -> dict[str, Any]:
     """Extrapolating between two checkpoints has made a running variance negative."""
 
@@ -207,7 +212,7 @@ def attention_biased_by_the_log_of_distance() -> dict[str, Any]:
     return train(Attend(), [(torch.randn(2, 3, 4), torch.randn(2, 3, 4))], regress)
 
 
-@case(phase="backward", op=("aten::sqrt", "aten::div"), kind="inf", samples=(1,))
+@case(phase="backward", op=("aten::sqrt", "aten::div"), kind="inf", samples=(1,), cause="sqrt-at-zero")
 def forces_by_vmap_at_the_nucleus() -> dict[str, Any]:
     class Forces(nn.Module):
         def __init__(self) -> None:

@@ -25,7 +25,7 @@ def regress(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
     return functional.mse_loss(model(batch[0]), batch[1])
 
 
-@case(phase="backward", op="aten::logaddexp")
+@case(phase="backward", op="aten::logaddexp", cause="operator-over-infinity")
 def monotonic_alignment_by_logaddexp() -> dict[str, Any]:
     """Two impossible paths meet: their sum has no slope, though nothing impossible is ever used."""
 
@@ -40,7 +40,7 @@ def monotonic_alignment_by_logaddexp() -> dict[str, Any]:
     return train(nn.Linear(4, 3), [(torch.randn(5, 4), torch.zeros(1))], training_step)
 
 
-@case(phase="backward", op="aten::logcumsumexp", samples=(1,))
+@case(phase="backward", op="aten::logcumsumexp", samples=(1,), cause="operator-over-infinity")
 def hazard_by_logcumsumexp_over_padding() -> dict[str, Any]:
     class Hazard(nn.Module):
         def __init__(self) -> None:
@@ -119,7 +119,7 @@ def softplus_of_a_custom_function() -> dict[str, Any]:
     return train(Rate(), [(x, torch.rand(4, 2))], regress, 1e-6)
 
 
-@case(phase="backward", op=("aten::reciprocal", "aten::div"), kind="inf")
+@case(phase="backward", op=("aten::reciprocal", "aten::div"), kind="inf", cause="normalise-zero-vector")
 def gradient_clipped_by_hand_at_a_dead_layer() -> dict[str, Any]:
     model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1))
     nn.init.constant_(model[0].get_parameter("bias"), -50.0)

@@ -111,7 +111,7 @@ def inner_optimizer_without_eps() -> dict[str, Any]:
     return {"model": model, "dataloader": [batch], "training_step": training_step, "optimizer": outer}
 
 
-@case(phase="optimizer", op=("aten::add_", "aten::_foreach_add_"), step=2)
+@case(phase="optimizer", op=("aten::add_", "aten::_foreach_add_"), step=2, cause="learning-rate-nonfinite")
 def cosine_schedule_without_a_decay_phase() -> dict[str, Any]:
     warmup = total = 2
 
@@ -132,7 +132,7 @@ def cosine_schedule_without_a_decay_phase() -> dict[str, Any]:
     }
 
 
-@case(phase="optimizer", op=("aten::sqrt_", "aten::_foreach_sqrt_", "aten::sqrt"))
+@case(phase="optimizer", op=("aten::sqrt_", "aten::_foreach_sqrt_", "aten::sqrt"), cause="centered-variance-negative")
 def centered_rmsprop_without_memory() -> dict[str, Any]:
     """With alpha 0 the variance is g * g - g * g, which rounding makes negative."""
     model = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 1))

@@ -27,7 +27,7 @@ def regress(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
     return functional.mse_loss(model(batch[0]), batch[1])
 
 
-@case(phase="forward", op="aten::div", kind="inf", step=3)
+@case(phase="forward", op="aten::div", kind="inf", step=3, cause="division-by-zero")
 def temperature_counted_down_by_the_module() -> dict[str, Any]:
     class Router(nn.Module):
         def __init__(self) -> None:
@@ -57,7 +57,7 @@ def trace_kept_as_a_plain_tensor() -> dict[str, Any]:
     return train(Fading(), [(torch.randn(4, 3), torch.randn(4, 1)) for _ in range(5)], regress)
 
 
-@case(phase="forward", op="aten::log", kind="inf", step=1)
+@case(phase="forward", op="aten::log", kind="inf", step=1, cause="log-of-zero")
 def unlabelled_batch_from_an_iterator() -> dict[str, Any]:
     """Semi-supervised: the step draws its second batch itself."""
     counts = torch.rand(3, 4, 3) + 0.5
@@ -97,7 +97,7 @@ def forces_of_an_atom_on_an_atom() -> dict[str, Any]:
     return train(ForceField(), [(pairs, torch.randn(4, 2, 3))], regress)
 
 
-@case(phase="backward", op="aten::div")
+@case(phase="backward", op="aten::div", cause="zero-divided-by-zero")
 def activation_gradient_scaled_by_its_maximum() -> dict[str, Any]:
     class Network(nn.Module):
         def __init__(self) -> None:
@@ -113,7 +113,7 @@ def activation_gradient_scaled_by_its_maximum() -> dict[str, Any]:
     return train(Network(), [(torch.randn(4, 3), torch.rand(4, 1))], regress)
 
 
-@case(phase="backward", op=("aten::div_", "aten::div"))
+@case(phase="backward", op=("aten::div_", "aten::div"), cause="normalise-zero-vector")
 def gradient_normalised_where_it_accumulates() -> dict[str, Any]:
     def normalise(parameter: Tensor) -> None:
         if parameter.grad is not None:
@@ -142,7 +142,7 @@ def prototypes_normalised_in_place() -> dict[str, Any]:
     return train(model, [(torch.randn(4, 4), torch.randint(0, 5, (4,)))], training_step)
 
 
-@case(phase="forward", op=("aten::addmm", "aten::linear"), kind="inf", samples=(1,))
+@case(phase="forward", op=("aten::addmm", "aten::linear"), kind="inf", samples=(1,), cause="half-matmul-overflow")
 def autocast_inside_the_step() -> dict[str, Any]:
     class Head(nn.Module):
         def __init__(self) -> None:
@@ -164,7 +164,7 @@ def autocast_inside_the_step() -> dict[str, Any]:
     return train(Head(), [(x, torch.tensor([0, 1, 0]))], training_step)
 
 
-@case(phase="forward", op="aten::div", kind="inf")
+@case(phase="forward", op="aten::div", kind="inf", cause="division-by-zero")
 def gumbel_softmax_without_temperature() -> dict[str, Any]:
     class Selector(nn.Module):
         def __init__(self) -> None:
@@ -204,7 +204,7 @@ def minibatch_deviation_of_a_collapsed_generator() -> dict[str, Any]:
     return train(Critic(), [(torch.ones(4, 3), torch.rand(4, 1))], regress)
 
 
-@case(phase="forward", kind="finite", error=True, step=1)
+@case(phase="forward", kind="finite", error=True, step=1, cause="singular-matrix-refused")
 def covariance_of_equal_samples() -> dict[str, Any]:
     class Density(nn.Module):
         def __init__(self) -> None:
@@ -220,7 +220,7 @@ def covariance_of_equal_samples() -> dict[str, Any]:
     return train(Density(), batches, regress, 1e-3)
 
 
-@case(phase="backward", op="aten::sqrt", kind="inf")
+@case(phase="backward", op="aten::sqrt", kind="inf", cause="sqrt-at-zero")
 def inner_step_of_a_meta_learner() -> dict[str, Any]:
     """Its length is one line, its root another."""
 

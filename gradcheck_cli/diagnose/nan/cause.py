@@ -26,8 +26,9 @@ class Cause:
     """One entry of the catalogue.
 
     `phases` and `ops` (short names, () for all) are where it can be, `applies_if` what must be so besides; `because`
-    says it with the numbers of the case, `repair` gives code. `refusal` is what the line looks like (a regular
-    expression) where torch raises an error in place of making a NaN. `what_happens` and `how_to_fix` are Markdown.
+    says it with the numbers of the case, `repair` gives code. `refusal` is what the line or the operator looks like (a
+    regular expression) where torch raises an error in place of making a NaN. `what_happens` and `how_to_fix` are
+    Markdown.
     """
 
     id: str
@@ -44,7 +45,7 @@ class Cause:
     def applies(self, evidence: Evidence) -> bool:
         """Whether this is what happened."""
         if evidence.refused:
-            return self.refusal is not None and re.search(self.refusal, evidence.text) is not None
+            return self.refusal is not None and re.search(self.refusal, f"{evidence.text} {evidence.op}") is not None
         placed = evidence.phase in self.phases and (not self.ops or evidence.op in self.ops)
         return placed and self.applies_if(evidence)
 

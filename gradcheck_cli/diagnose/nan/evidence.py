@@ -70,8 +70,16 @@ class Evidence:
 
     @property
     def phase(self) -> str:
-        """As in `NanOrigin`."""
-        return self.origin.phase
+        """As in `NanOrigin`; but a line of a hook, though it runs in backward, is like one of the forward pass."""
+        return "forward" if self.hook else self.origin.phase
+
+    @property
+    def hook(self) -> bool:
+        """Whether it is an operation on a gradient that the user wrote, and no derivative."""
+        operation = self.operation
+        if operation is None or self.origin.phase != "backward" or self.custom:
+            return False
+        return operation.forward < 0 and operation.frame is not None
 
     @property
     def source(self) -> str:

@@ -10,8 +10,8 @@ from gradcheck_cli.tape import Operand, Operation, Tape
 
 OUTSIDE = -1
 
-MASK_READERS = ("softmax", "log_softmax", "safe_softmax", "logsumexp", "sub")
-"""Operators for which -inf means "not this one"; attention besides."""
+MASK_READERS = ("softmax", "log_softmax", "safe_softmax", "logsumexp")
+"""Operators for which -inf means "not this one"; attention and the normalisation of logits besides."""
 
 
 @dataclass(frozen=True, order=True)
@@ -45,7 +45,7 @@ class Lineage:
 
     def of_operation(self, operation: Operation) -> Parents:
         """The parents of what an operation wrote."""
-        return self.of_operands(operation.inputs, operation.index, reads_masks(operation))
+        return self.of_operands(operation.inputs, operation.index, reads_masks(self.tape, operation))
 
     def of_operands(self, operands: Sequence[Operand], before: int, masks: bool = False) -> Parents:
         """The parents of operands; `masks`: -inf from outside counts as written on purpose."""
@@ -113,7 +113,16 @@ def is_mask_from_outside(parent: Parent, operand: Operand, masks: bool) -> bool:
     return parent.source.startswith(("constant:", "batch:", "buffer:") if masks else "constant:")
 
 
-def reads_masks(operation: Operation) -> bool:
+def reads_masks(tape: Tape, operation: Operation) -> bool:
     """Whether -inf among its inputs means "not this one", and made a NaN."""
     name = short_name(operation.name)
-    return operation.state.nan > 0 and (name in MASK_READERS or name.startswith("scaled_dot_product"))
+    reads = name in MASK_READERS or name.startswith("scaled_dot_product") or normalises_logits(tape, operation)
+    return operation.state.nan > 0 and reads
+
+
+def normalises_logits(tape: Tape, operation: Operation) -> bool:
+    """Whether it is logits - logsumexp(logits), as in a Categorical distribution."""
+    if short_name(operation.name) != "sub" or len(operation.inputs) < 2:
+        return False
+    maker = operation.inputs[1].producer
+    return 0 <= maker < operation.index and short_name(tape.operations[maker].name) == "logsumexp"

@@ -217,7 +217,8 @@ def name_path(tape: Tape, trail: Trail, sink: Sink) -> tuple[str, ...]:
 def name_constant(tape: Tape, parent: Parent) -> str:
     """In words: "-inf written by masked_fill at model.py:12"."""
     if parent.index == OUTSIDE:
-        return f"infinite elements of {parent.source}"
+        source = parent.source if parent.source.partition(":")[2] else "a tensor from outside the step"
+        return f"infinite elements of {source}"
     operation = tape.operations[parent.index]
     value = "-inf" if operation.state.negative_inf else "inf"
     frame = operation.frame

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gradcheck_cli.diagnose.nan.evidence import Evidence
 from gradcheck_cli.diagnose.wording import count
-from gradcheck_cli.tape import TensorState
+from gradcheck_cli.tape import Operand, TensorState
 
 WHAT = {"zeros": "exactly 0", "negatives": "negative", "ones": "exactly ±1", "nan": "NaN", "inf": "infinite"}
 
@@ -41,15 +41,32 @@ def slope(evidence: Evidence, of: str = "slope") -> str:
     return f"its {of} is infinite" + (" (0 · inf = NaN)" if evidence.kind == "nan" else "")
 
 
-def result(evidence: Evidence) -> str:
-    """Such as: 3 of 8 results are NaN."""
+def result(evidence: Evidence, of: str = "") -> str:
+    """Such as: 3 of 8 results are NaN; or 3 of 8 results of exp are NaN."""
     state = evidence.output
     which = "nan" if evidence.kind == "nan" and state.nan else "inf"
     number = int(getattr(state, which))
-    return f"{number} of {count(state.numel, 'result')} {'is' if number == 1 else 'are'} {WHAT[which]}"
+    results = count(state.numel, "result") + (f" of {of}" if of else "")
+    return f"{number} of {results} {'is' if number == 1 else 'are'} {WHAT[which]}"
 
 
 def largest(*states: TensorState | None) -> str:
     """The largest magnitude among the finite elements: "6.1e+04"."""
     values = [abs(v) for state in states if state for v in (state.low, state.high) if v == v]
     return f"{max(values):.4g}" if values else "unknown"
+
+
+def infinite_inputs(evidence: Evidence) -> str:
+    """Such as: 12 of 24 elements of mat1 are infinite (-inf written by full at model.py:7); "" where none is."""
+    bad = [operand for operand in evidence.inputs if not operand.state.finite]
+    parts = [infinite_part(operand) for operand in bad]
+    written = "; ".join(evidence.origin.contributors)
+    return " and ".join(parts) + (f" ({written})" if written and parts else "")
+
+
+def infinite_part(operand: Operand) -> str:
+    """Of one operand, with its source."""
+    state = operand.state
+    number, what = (state.inf, "infinite") if state.inf else (state.nan, "NaN")
+    name = operand.argument + (f" ({operand.source})" if operand.source.partition(":")[2] else "")
+    return f"{number} of {count(state.numel, 'element')} of {name} {'is' if number == 1 else 'are'} {what}"

@@ -34,7 +34,7 @@ NAIVE_SOFTMAX = Cause(
     applies_if=lambda e: e.kind == "inf" and e.reached(("sum",)) is not None and e.reached(("div",)) is not None,
     what_happens="exp(x) / exp(x).sum() is inf / inf where exp overflows, from 88.7 on in float32.",
     how_to_fix="Use `torch.softmax`, which subtracts the largest element first.",
-    because=lambda e: f"{result(e)}: exp overflows {e.dtype}; its inputs are {span(e.input)}",
+    because=lambda e: f"{result(e)}: {e.op} overflows {e.dtype}; its inputs are {span(e.input)}",
     repair=rewrite("exp", to="torch.softmax({x}, dim)  # over the dimension of the sum"),
 )
 
@@ -49,7 +49,7 @@ EXP_OVERFLOW = Cause(
         " a log-rate reaches that early in training."
     ),
     how_to_fix="Clamp the input, use `softplus` in place of exp, or keep the predictions small at initialisation.",
-    because=lambda e: f"{result(e)}: exp overflows {e.dtype}; its inputs are {span(e.input)}",
+    because=lambda e: f"{result(e)}: {e.op} overflows {e.dtype}; its inputs are {span(e.input)}",
     repair=rewrite("exp", to="torch.exp({X}.clamp(max=20))"),
 )
 
@@ -102,25 +102,6 @@ ATANH_AT_ONE = Cause(
     repair=repair_inverse,
 )
 
-SINGULAR_MATRIX = Cause(
-    id="logdet-of-singular-matrix",
-    title="Determinant or inverse of a singular matrix",
-    phases=(*FORWARD, "backward"),
-    ops=("linalg_slogdet", "logdet", "linalg_det", "linalg_inv_ex", "linalg_solve_ex", "linalg_cholesky_ex", "where"),
-    applies_if=lambda e: e.op != "where" or "logdet" in e.text,
-    what_happens=(
-        "The determinant of a singular matrix is 0, its logarithm -inf, its inverse infinite. Equal rows or channels"
-        " make a matrix singular; `logdet` of a negative determinant is NaN."
-    ),
-    how_to_fix="Add a small multiple of the identity, or parametrise the matrix by a decomposition (LU, Cholesky).",
-    because=lambda e: f"a matrix is singular: {result(e)}",
-    repair=rewrite(
-        *("logdet", "slogdet", "inv", "inverse"),
-        to="torch.linalg.slogdet({x} + 1e-4 * torch.eye({X}.shape[-1]))",
-        instead="torch.linalg.slogdet(x + 1e-4 * torch.eye(x.shape[-1]))",
-    ),
-)
-
 UNINITIALISED = Cause(
     id="uninitialised-memory",
     title="Memory that nothing was written to",
@@ -133,4 +114,4 @@ UNINITIALISED = Cause(
 )
 
 EXPONENTIALS = (NAIVE_SOFTMAX, EXP_OVERFLOW)
-DOMAINS = (SQRT_OF_NEGATIVE, POWER_OF_NEGATIVE, ACOS_OUTSIDE, ATANH_AT_ONE, SINGULAR_MATRIX, UNINITIALISED)
+DOMAINS = (SQRT_OF_NEGATIVE, POWER_OF_NEGATIVE, ACOS_OUTSIDE, ATANH_AT_ONE, UNINITIALISED)

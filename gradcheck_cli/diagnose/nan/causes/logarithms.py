@@ -63,7 +63,7 @@ def is_divergence(evidence: Evidence) -> bool:
     if evidence.op == "div" and not evidence.reached(LOGS):
         return False
     by_hand = evidence.multiplied_by_input("sub", "neg", "log", "add")
-    return by_hand is not None or "kl_div" in evidence.text
+    return by_hand is not None or "kl_div(" in evidence.text
 
 
 LOG_OF_SOFTMAX = Cause(

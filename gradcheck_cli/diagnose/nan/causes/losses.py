@@ -79,6 +79,7 @@ CTC_TOO_LONG = Cause(
     title="CTC target that is longer than its input",
     phases=(*FORWARD, *BACKWARD),
     ops=CTC,
+    applies_if=lambda e: e.input.finite,
     what_happens=(
         "A target of n labels needs n frames, and one more between two equal labels. With fewer there is no"
         " alignment, its probability is 0 and the loss infinite."

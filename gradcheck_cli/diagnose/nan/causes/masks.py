@@ -25,6 +25,10 @@ def reads_minus_infinity(evidence: Evidence) -> bool:
     return evidence.kind == "nan" and any(operand.state.negative_inf for operand in evidence.inputs)
 
 
+def reads_only_masks(evidence: Evidence) -> bool:
+    return reads_minus_infinity(evidence) and not any(operand.state.positive_inf for operand in evidence.inputs)
+
+
 def limit(evidence: Evidence) -> float:
     return LARGEST.get(evidence.dtype, float("inf"))
 
@@ -70,7 +74,7 @@ SOFTMAX_MASKED = Cause(
     title="Softmax or attention over a row in which everything is masked",
     phases=(*FORWARD, *BACKWARD),
     ops=(*SOFTMAXES, *ATTENTION),
-    applies_if=reads_minus_infinity,
+    applies_if=reads_only_masks,
     what_happens=(
         "A softmax over nothing but -inf is 0 / 0: an empty sequence, a padded query, a mask that is turned around."
         " One such row makes the loss, and through it every gradient, NaN."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gradcheck_cli.diagnose.nan.cause import BACKWARD, FORWARD, Cause
-from gradcheck_cli.diagnose.nan.evidence import Evidence
+from gradcheck_cli.diagnose.nan.evidence import HALF, Evidence
 from gradcheck_cli.diagnose.nan.rewriting import rewrite, snippet
 from gradcheck_cli.diagnose.nan.wording import largest, result, share, span
 
@@ -14,6 +14,19 @@ NORMALISATIONS = (
 )
 WEIGHT_NORMS = ("weight_norm_interface", "weight_norm")
 EVERYWHERE = (*FORWARD, *BACKWARD)
+
+
+def has_negative_variance(evidence: Evidence) -> bool:
+    """In evaluation, where the running variance is what divides."""
+    state = evidence.state("running_var")
+    training = dict(evidence.forward.constants).get("training") if evidence.forward else None
+    return evidence.kind == "nan" and state is not None and state.negatives > 0 and training != "True"
+
+
+def overflows_squared(evidence: Evidence) -> bool:
+    end = 65504.0 if evidence.input.dtype in HALF else 3.4e38
+    ends = [abs(v) for v in (evidence.input.low, evidence.input.high) if v == v]
+    return max(ends, default=0.0) ** 2 * max(evidence.input.numel, 1) > end
 
 
 def has_no_eps(evidence: Evidence) -> bool:
@@ -27,7 +40,7 @@ STD_OF_ONE = Cause(
     title="Standard deviation or variance of one element",
     phases=FORWARD,
     ops=DEVIATIONS,
-    applies_if=lambda e: e.kind == "nan",
+    applies_if=lambda e: e.kind == "nan" and e.input.finite,
     what_happens=(
         "`std` and `var` divide by n - 1, which is 0 for one element (the last batch of an epoch, one frame, one"
         " legal move), and give NaN."
@@ -39,6 +52,21 @@ STD_OF_ONE = Cause(
         to="torch.{name}({x}{rest}, correction=0)",
         instead="torch.std(x, dim=0, correction=0)",
     ),
+)
+
+NEGATIVE_VARIANCE = Cause(
+    id="running-variance-negative",
+    title="A running variance below 0",
+    phases=EVERYWHERE,
+    ops=NORMALISATIONS,
+    applies_if=has_negative_variance,
+    what_happens=(
+        "In evaluation a batch norm divides by the root of its running variance. No batch makes that negative, but"
+        " arithmetic on checkpoints does: extrapolation, a difference of weights, an average with a negative factor."
+    ),
+    how_to_fix="Estimate the statistics anew on some batches, or clamp them.",
+    because=lambda e: f"{share(e, 'negatives', 'running_var', 'running variances')}, and its root is NaN",
+    repair=snippet("norm.running_var.clamp_(min=0)  # or reset_running_stats() and some batches in training mode"),
 )
 
 NORM_WITHOUT_EPS = Cause(
@@ -58,6 +86,7 @@ VARIANCE_OVERFLOW = Cause(
     title="A variance that overflows inside a normalisation",
     phases=EVERYWHERE,
     ops=(*NORMALISATIONS, *DEVIATIONS),
+    applies_if=overflows_squared,
     what_happens=(
         "The variance squares the input, and squares of 1e20 are beyond float32. The output may be finite, but the"
         " running statistics are Inf from then on."
@@ -72,6 +101,7 @@ WEIGHT_NORM = Cause(
     title="Weight normalisation of a vector of zeros",
     phases=EVERYWHERE,
     ops=WEIGHT_NORMS,
+    applies_if=lambda e: bool(e.input.zeros),
     what_happens="weight_norm divides each row of the weight by its norm, and a row of zeros gives 0 / 0.",
     how_to_fix="Initialise the direction with random numbers; to start at 0, set the magnitude `g` to 0 instead.",
     because=lambda e: f"{share(e, 'zeros', noun='weights')}; the norm of a row of zeros is 0, and 0 / 0 is NaN",
@@ -93,4 +123,4 @@ NORM_OVERFLOW = Cause(
     repair=rewrite("norm", "vector_norm", to="torch.linalg.vector_norm({X}.double(){rest})"),
 )
 
-NORMALISATION = (STD_OF_ONE, NORM_WITHOUT_EPS, WEIGHT_NORM, VARIANCE_OVERFLOW, NORM_OVERFLOW)
+NORMALISATION = (STD_OF_ONE, NEGATIVE_VARIANCE, NORM_WITHOUT_EPS, WEIGHT_NORM, VARIANCE_OVERFLOW, NORM_OVERFLOW)

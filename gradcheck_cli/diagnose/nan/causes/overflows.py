@@ -5,21 +5,37 @@ from __future__ import annotations
 from gradcheck_cli.diagnose.nan.cause import FORWARD, Cause
 from gradcheck_cli.diagnose.nan.evidence import Evidence
 from gradcheck_cli.diagnose.nan.rewriting import rewrite, snippet
-from gradcheck_cli.diagnose.nan.wording import largest, result, span
+from gradcheck_cli.diagnose.nan.wording import largest, result
 
 PRODUCTS = (
     *("mm", "addmm", "bmm", "baddbmm", "matmul", "linear", "mv", "addmv", "dot", "convolution", "mkldnn_convolution"),
     *("addbmm", "mkldnn_linear", "convolution_overrideable", "thnn_conv2d", "slow_conv2d_forward"),
 )
+LAYERS = ("Linear", "Bilinear", "Conv1d", "Conv2d", "Conv3d", "LSTM", "GRU", "RNN", "MultiheadAttention")
 HALF_END = "float16 ends at 65504"
 
 
 def overflows_half(evidence: Evidence) -> bool:
-    return evidence.kind == "inf" and evidence.low_precision
+    return evidence.kind == "inf" and evidence.half
 
 
 def reach(evidence: Evidence) -> str:
     return f"{result(evidence)}: the inputs of {evidence.op} reach {largest(*(o.state for o in evidence.inputs))}"
+
+
+def repair_product(evidence: Evidence) -> str:
+    """Two tensors are scaled; a layer has a weight, which is learned at its own scale."""
+    if evidence.op in ("mm", "bmm", "baddbmm", "matmul", "mv", "dot") and not layer_weight(evidence):
+        to = "({X} * {X}.shape[-1] ** -0.5) @ {Y}"
+        return rewrite("matmul", "bmm", "mm", to=to, instead="(x * x.shape[-1] ** -0.5) @ y")(evidence)
+    return (
+        "with torch.autocast(x.device.type, enabled=False):\n"
+        "    y = layer.float()(x.float())  # this layer in float32; or bfloat16 for all"
+    )
+
+
+def layer_weight(evidence: Evidence) -> bool:
+    return evidence.origin.module_type in LAYERS
 
 
 HALF_MATMUL = Cause(
@@ -31,9 +47,7 @@ HALF_MATMUL = Cause(
     what_happens="A product sums many terms; float16 ends at 65504, which 64 terms of 32 · 32 exceed.",
     how_to_fix="Use bfloat16, scale the factors before the product, or compute this layer in float32.",
     because=lambda e: f"{reach(e)}, and {HALF_END}",
-    repair=rewrite(
-        "matmul", "bmm", "mm", to="({X} * {X}.shape[-1] ** -0.5) @ {Y}", instead="(x * x.shape[-1] ** -0.5) @ y"
-    ),
+    repair=repair_product,
 )
 
 HALF_SQUARE = Cause(
@@ -84,31 +98,4 @@ HALF_OVERFLOW = Cause(
     repair=snippet("x = x.float()  # before this operator"),
 )
 
-OVERFLOW = Cause(
-    id="overflow",
-    title="A result beyond the number format",
-    phases=(*FORWARD, "clip"),
-    ops=(),
-    applies_if=lambda e: e.kind == "inf",
-    what_happens=(
-        "Finite inputs gave a result beyond the format (3.4e38 in float32). Activations that large mean that the"
-        " training diverged earlier, or that an input is out of range."
-    ),
-    how_to_fix="Look at the inputs' range; normalise, clip gradients, lower the learning rate.",
-    because=lambda e: f"{reach(e)}, and the result is beyond {e.dtype or 'the format'}",
-    repair=snippet("x = F.layer_norm(x, x.shape[-1:])  # before this operator"),
-)
-
-NOT_A_NUMBER = Cause(
-    id="undefined-result",
-    title="An operator that has no value there",
-    phases=(*FORWARD, "clip"),
-    ops=(),
-    what_happens="The operator is not defined for these inputs, or inf - inf or 0 · inf arose inside of it.",
-    how_to_fix="Look at the inputs' range, and keep them where the operator is defined.",
-    because=lambda e: f"{result(e)}: {e.op} is not defined for its inputs, which are {span(e.input)}",
-    repair=snippet("x = x.clamp(min=1e-6)  # before this operator, to where it is defined"),
-)
-
 OVERFLOWS = (HALF_MATMUL, HALF_SQUARE, HALF_RESIDUAL, CAST_OVERFLOW, HALF_OVERFLOW)
-OVERFLOWS_AT_LAST = (OVERFLOW, NOT_A_NUMBER)

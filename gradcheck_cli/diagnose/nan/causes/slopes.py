@@ -5,9 +5,11 @@ from __future__ import annotations
 from gradcheck_cli.diagnose.nan.cause import BACKWARD, Cause
 from gradcheck_cli.diagnose.nan.evidence import Evidence
 from gradcheck_cli.diagnose.nan.naming import short_name
-from gradcheck_cli.diagnose.nan.rewriting import rewrite, snippet
-from gradcheck_cli.diagnose.nan.wording import largest, result, share, slope, span
+from gradcheck_cli.diagnose.nan.rewriting import rewrite
+from gradcheck_cli.diagnose.nan.wording import result, share, slope, span
+from gradcheck_cli.tape import TensorState
 
+TINY = 1e-6
 SAFE_INPUT = "safe = torch.where(ok, x, torch.ones_like(x))\ny = torch.where(ok, {call}, torch.zeros_like(x))"
 
 
@@ -24,7 +26,7 @@ def repair_double_where(evidence: Evidence) -> str:
 def explain_double_where(evidence: Evidence) -> str:
     if not evidence.derivative:
         return (
-            f"{result(evidence)} of {evidence.op}; {name_selection(evidence)} hides them in the forward pass, but the"
+            f"{result(evidence, evidence.op)}; {name_selection(evidence)} hides them in the forward pass, but the"
             f" derivative multiplies them by the gradient of 0 (0 · inf = NaN)"
         )
     argument = 1 if evidence.op == "div" else 0
@@ -50,6 +52,18 @@ def name_exponent(evidence: Evidence) -> str:
 
 def is_focal(evidence: Evidence) -> bool:
     return is_root(evidence) and evidence.made_by("rsub", "sub", "clamp", "clamp_min") is not None
+
+
+def divisor(evidence: Evidence) -> TensorState | None:
+    return evidence.state(len(evidence.inputs) - 1 if evidence.op in ("div", "true_divide", "addcdiv") else 0)
+
+
+def divides_by_tiny(evidence: Evidence) -> bool:
+    """Whether some divisor is or may be tiny: only the ends of their range are known."""
+    state, exponent = divisor(evidence), evidence.constant("exponent")
+    if state is None or (evidence.op == "pow" and (exponent is None or exponent >= 0)):
+        return False
+    return state.zeros > 0 or state.low * state.high <= 0 or min(abs(state.low), abs(state.high)) < TINY
 
 
 def is_product_of_logs(evidence: Evidence) -> bool:
@@ -78,6 +92,7 @@ SQRT_AT_ZERO = Cause(
     title="Square root at 0",
     phases=BACKWARD,
     ops=("sqrt",),
+    applies_if=lambda e: bool(e.input.zeros) or e.input.low < TINY,
     what_happens=(
         "The slope of sqrt at x is 1 / (2 sqrt(x)), which is infinite at 0. Norms, distances and standard deviations"
         " that are written by hand meet it as soon as a vector is 0, two points are equal or a channel is constant."
@@ -118,7 +133,8 @@ ACOS_AT_ONE = Cause(
     id="acos-at-one",
     title="Arc cosine or arc sine at 1 or -1",
     phases=BACKWARD,
-    ops=("acos", "asin", "arccos", "arcsin", "acosh"),
+    ops=("acos", "asin", "arccos", "arcsin"),
+    applies_if=lambda e: bool(e.input.ones),
     what_happens="The slope is 1 / sqrt(1 - x²) up to its sign, which is infinite at 1 and -1: angles of 0 and 180°.",
     how_to_fix="Clamp the input a little inside (-1, 1), or compute the angle with `torch.atan2`.",
     because=lambda e: f"{share(e, 'ones')}, where {slope(e)}",
@@ -195,45 +211,14 @@ QUOTIENT_DERIVATIVE = Cause(
     title="Derivative of a quotient by a tiny number",
     phases=BACKWARD,
     ops=("div", "reciprocal", "rsqrt", "pow", "true_divide", "addcdiv"),
+    applies_if=divides_by_tiny,
     what_happens=(
         "The derivative of 1 / x is -1 / x²: a divisor of 1e-20 gives a finite quotient and a slope beyond float32."
         " A divisor of 0 does so at once."
     ),
     how_to_fix="Keep the divisor away from 0: clamp it or add a small number.",
-    because=lambda e: (
-        f"the divisors are {span(e.state(1 if e.op in ('div', 'true_divide') else 0))};"
-        " the slope divides by their square and overflows"
-    ),
+    because=lambda e: f"the divisors are {span(divisor(e))}; the slope divides by their square and overflows",
     repair=rewrite("div", to="{X} / {Y}.clamp(min=1e-6)", instead="1 / x.clamp(min=1e-6)"),
-)
-
-GRADIENT_OVERFLOW = Cause(
-    id="gradient-overflow",
-    title="The gradient grew beyond the number format",
-    phases=BACKWARD,
-    ops=(),
-    applies_if=lambda e: e.kind == "inf",
-    what_happens=(
-        "Gradients are products along the network. With large inputs, many recurrent steps, a loss that is multiplied"
-        " by much, or float16 (which ends at 65504) such a product overflows although every factor is finite."
-    ),
-    how_to_fix="Scale inputs and loss to about 1, clip gradients, use bfloat16, or lower the loss scale.",
-    because=lambda e: (
-        f"the derivative of {e.op} overflowed {e.dtype or 'its format'}: its gradient is {span(e.gradient)}, its inputs"
-        f" reach {largest(*(operand.state for operand in e.inputs))}"
-    ),
-    repair=snippet("torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)  # and scale inputs and loss to about 1"),
-)
-
-NAN_IN_DERIVATIVE = Cause(
-    id="nan-in-derivative",
-    title="A derivative that is not defined",
-    phases=BACKWARD,
-    ops=(),
-    what_happens="The value is finite, its derivative at this input is 0 / 0, inf - inf or 0 · inf.",
-    how_to_fix="Keep the input away from the point in question, before the operator.",
-    because=lambda e: f"the derivative of {e.op} is not defined for its inputs, which are {span(e.input)}",
-    repair=snippet("x = x.clamp(min=1e-6)  # before the operator"),
 )
 
 SLOPES = (
@@ -245,4 +230,3 @@ SLOPES = (
     XLOGY_AT_ZERO,
     QUOTIENT_DERIVATIVE,
 )
-SLOPES_AT_LAST = (GRADIENT_OVERFLOW, NAN_IN_DERIVATIVE)

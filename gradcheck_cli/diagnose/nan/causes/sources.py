@@ -33,6 +33,12 @@ def describe(evidence: Evidence) -> str:
     return f"{number} of {state.numel} elements of {where_from} {'is' if number == 1 else 'are'} {what}{where}"
 
 
+def repair_buffer(evidence: Evidence) -> str:
+    if evidence.kind == "inf":
+        return "table = table.clamp(min=1e-20)  # before the logarithm or the division that makes the buffer"
+    return "self.register_buffer('mean', torch.nanmean(table, dim=0))"
+
+
 def is_whole_column(evidence: Evidence) -> bool:
     """Whether every sample has it: as where a constant column was divided by its standard deviation of 0."""
     state = read_value(evidence)
@@ -99,7 +105,7 @@ BUFFER = Cause(
     what_happens="Statistics computed from data with a gap, a scale of 1 / 0, memory that nothing was written to.",
     how_to_fix="Check the buffer where it is registered.",
     because=lambda e: f"{describe(e)} before the step",
-    repair=snippet("self.register_buffer('mean', torch.nanmean(table, dim=0))"),
+    repair=repair_buffer,
 )
 
 STATE = Cause(
