@@ -82,7 +82,7 @@ def clone(value: Any) -> Any:
 
     def cloned(leaf: Any) -> Any:
         if isinstance(leaf, Tensor):
-            return leaf.detach().clone().requires_grad_(leaf.requires_grad)
+            return leaf.detach().clone().requires_grad_() if leaf.requires_grad else leaf.clone()
         return leaf.copy() if isinstance(leaf, np.ndarray) else NotImplemented
 
     return mapped(value, cloned)
@@ -115,6 +115,8 @@ def take(value: Any, rows: Sequence[int]) -> Any:
 
 def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
     """The same structure with every leaf changed; `change` gives NotImplemented for what it leaves alone."""
+    if type(value) in (tuple, list):
+        return type(value)([mapped(item, change) for item in value])
     changed = change(value)
     if changed is not NotImplemented:
         return changed

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from gradcheck_cli.errors import GradcheckError
 from gradcheck_cli.observe.hooks import observed
+from gradcheck_cli.observe.nan.held import HeldStep
 from gradcheck_cli.observe.nan.sinks import Sinks
 from gradcheck_cli.observe.nan.snapshot import Snapshot
-from gradcheck_cli.observe.nan.watch import HeldStep
 from gradcheck_cli.tape import Sink
 from gradcheck_cli.tracing.session import Session
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gradcheck_cli.config import Settings
+from gradcheck_cli.observe.nan.held import HeldBatch
 from gradcheck_cli.observe.nan.snapshot import NOT_ATTRIBUTES
-from gradcheck_cli.observe.nan.watch import HeldBatch
 from gradcheck_cli.tape import NanTrace, Sink
 from gradcheck_cli.tracing.fault import Fault
 from gradcheck_cli.tracing.plain import to_plain

@@ -9,7 +9,7 @@ from typing import Any
 
 from gradcheck_cli.diagnose.nan.slicing import find_origin
 from gradcheck_cli.drive.batches import batch_size, take
-from gradcheck_cli.observe.nan.watch import HeldBatch, HeldStep
+from gradcheck_cli.observe.nan.held import HeldBatch, HeldStep
 from gradcheck_cli.tape import NanOrigin, Tape
 from gradcheck_cli.tracing.fault import Fault
 from gradcheck_cli.tracing.session import NO_REPAIRS, trace

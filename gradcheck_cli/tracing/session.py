@@ -17,9 +17,9 @@ from gradcheck_cli.drive.workload import Workload
 from gradcheck_cli.errors import GradcheckError
 from gradcheck_cli.observe.inputs import floating_tensors
 from gradcheck_cli.observe.nan.births import Births
+from gradcheck_cli.observe.nan.held import HeldStep
 from gradcheck_cli.observe.nan.snapshot import Snapshot
 from gradcheck_cli.observe.nan.tracer import Tracer
-from gradcheck_cli.observe.nan.watch import HeldStep
 from gradcheck_cli.tape import Tape
 
 Inspect = Callable[[Iterable[Batch]], Iterable[Batch]]

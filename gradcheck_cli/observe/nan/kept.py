@@ -17,7 +17,7 @@ LARGE_BYTES = 1 << 20
 
 
 class KeptTensor:
-    """A tensor and its values. In a graph it is not copied, nor is a large one that was never written to: it is data."""
+    """A tensor and its values. In a graph it is not copied, nor a large one that nobody ever wrote to: it is data."""
 
     def __init__(self, tensor: Tensor) -> None:
         self._tensor = tensor

@@ -3,62 +3,22 @@
 from __future__ import annotations
 
 import copy
-import ctypes
-import random
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from gradcheck_cli.observe.nan.kept import keep_value, kept_value, write
+from gradcheck_cli.observe.nan.randomness import RandomState
 from gradcheck_cli.observe.nan.surroundings import Surroundings
 
 REGISTRIES = ("_parameters", "_buffers", "_modules")
 NOT_ATTRIBUTES = (frozenset(vars(nn.Module())) - {"training"}) | {"param_groups", "state"}
-MT19937_BYTES = 625 * 4
-HAS_GAUSS = 3
 SCALER = ("_scale", "_growth_tracker", "_init_scale")
-
-
-class RandomState:
-    """The state of torch's, NumPy's and Python's global generators."""
-
-    _numpy_memory: bytes = b""
-    _numpy_state: Any = None
-
-    def __init__(self) -> None:
-        self._torch = torch.get_rng_state()
-        self._cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
-        self._numpy = self._read_numpy()
-        self._python = random.getstate()
-
-    def restore(self) -> None:
-        """Draw from here on what was drawn then."""
-        torch.set_rng_state(self._torch)
-        for number, state in enumerate(self._cuda):
-            torch.cuda.set_rng_state(state, number)
-        np.random.set_state(self._numpy)
-        RandomState._numpy_state = None
-        random.setstate(self._python)
-
-    @classmethod
-    def _read_numpy(cls) -> Any:
-        """NumPy builds its state anew on every call, which takes longer than all else here: asked only after a draw.
-
-        Normal numbers are made in pairs: handing out a kept second one changes nothing in the memory.
-        """
-        generator = np.random.mtrand._rand._bit_generator
-        if type(generator).__name__ != "MT19937":
-            return np.random.get_state(legacy=False)
-        memory = ctypes.string_at(generator.ctypes.state_address, MT19937_BYTES)
-        if memory != cls._numpy_memory or cls._numpy_state is None or cls._numpy_state[HAS_GAUSS]:
-            cls._numpy_memory, cls._numpy_state = memory, np.random.get_state()
-        return cls._numpy_state
 
 
 class Snapshot:

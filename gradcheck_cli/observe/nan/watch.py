@@ -7,8 +7,8 @@ each are kept, so that any of its steps can be replayed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
 from math import hypot, isfinite, nan
 from time import perf_counter
 from typing import Any
@@ -16,62 +16,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
-from torch.optim import Optimizer
+from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 
 from gradcheck_cli.observe.inputs import B
-from gradcheck_cli.observe.nan.snapshot import RandomState
+from gradcheck_cli.observe.nan.held import HeldBatch, HeldStep, SeenStep
+from gradcheck_cli.observe.nan.randomness import RandomState
 from gradcheck_cli.observe.nan.states import can_be_bad, elements, is_finite
 
 WINDOW = 128
 WINDOW_SECONDS = 4.0
 WINDOW_BYTES = 1 << 28
-
-
-@dataclass(frozen=True)
-class HeldBatch:
-    """A batch as it was before its forward pass, and the random state then."""
-
-    batch: Any
-    random: RandomState
-
-
-@dataclass
-class HeldStep:
-    """A step that can be replayed, and what was seen of it; `scale` and `found_inf` only with a GradScaler."""
-
-    number: int
-    batches: list[HeldBatch] = field(default_factory=list)
-    losses: list[Tensor] = field(default_factory=list)
-    norms: list[Tensor] = field(default_factory=list)
-    found_inf: Tensor | None = None
-    scale: Tensor | None = None
-    lr: list[float | Tensor] = field(default_factory=list)
-    seconds: float = nan
-
-    @property
-    def skipped(self) -> bool:
-        """Whether a GradScaler skipped the update."""
-        return self.found_inf is not None and bool(self.found_inf)
-
-
-@dataclass(frozen=True)
-class SeenStep:
-    """What is known of a step once its window was looked at; see `records.Series`."""
-
-    number: int
-    loss: float
-    grad_norm: float
-    lr: tuple[float, ...]
-    skipped: bool
-    loss_scale: float
-    batch: int
-    epoch: int
-    seconds: float
-
-    @property
-    def nonfinite(self) -> bool:
-        """Whether its loss or its gradients were not finite."""
-        return not (isfinite(self.loss) and (isfinite(self.grad_norm) or self.skipped))
+STICKY = (SGD, Adam, AdamW, RMSprop, Adagrad)
+"""With these a NaN or an Inf in a gradient makes one in the parameter, for good: it cannot be missed there."""
+SAMPLED = 8
+"""With them, the norms of gradients are noted every so many steps only, for the series."""
 
 
 class Watch:
@@ -82,6 +40,15 @@ class Watch:
         self._parameters = [p for name, p in model.named_parameters() if f"parameter:{name}" not in known_bad]
         self._on_host = all(parameter.device.type == "cpu" for parameter in self._parameters)
         self._unscaled: dict[int, tuple[Tensor, Tensor]] = {}
+        self._buffers = [
+            (module._buffers, key)
+            for prefix, module in model.named_modules()
+            for key, buffer in module._buffers.items()
+            if buffer is not None
+            and can_be_bad(buffer)
+            and f"buffer:{prefix}.{key}".replace(":.", ":") not in known_bad
+        ]
+        self._sticky: dict[Optimizer, bool] = {}
         self._exact = self._noted = False
         self._number = 0
         self.loss = nan
@@ -111,7 +78,7 @@ class Watch:
         self._current.seconds, self._ended = now - self._ended, now
         self._number += 1
         if self._on_host and self._current.losses:
-            self.loss = float(self._current.losses[-1])
+            self.loss = self._current.losses[-1]  # type: ignore[assignment]
         self._current = HeldStep(self._number)
         full = len(self.steps) >= WINDOW or self._bytes >= WINDOW_BYTES
         return full or perf_counter() - self._began > WINDOW_SECONDS or (self._on_host and not isfinite(self.loss))
@@ -125,7 +92,8 @@ class Watch:
     def before_backward(self, loss: Tensor) -> None:
         if torch._C._current_graph_task_id() == -1:
             _, unscaled = self._unscaled.pop(id(loss), (loss, loss))
-            self._current.losses.append(unscaled.detach().clone().reshape(()))  # its memory may be used again
+            loss = unscaled.detach()
+            self._current.losses.append(loss.item() if self._on_host else loss.clone().reshape(()))
 
     def after_scale(self, loss: Tensor, scaled: Tensor) -> None:
         self._unscaled[id(scaled)] = (scaled, loss)
@@ -140,11 +108,21 @@ class Watch:
         self._noted = True  # as they were before clipping
 
     def before_update(self, optimizer: Optimizer) -> None:
-        if not self._noted:
+        if not self._noted and (self._number % SAMPLED == 0 or not self._is_sticky(optimizer)):
             self._note_gradients()
         self._noted = False
+        if buffers := [holder[key] for holder, key in self._buffers if holder.get(key) is not None]:
+            self._current.buffers += self._sizes(buffers)
         rates = [group["lr"] for group in optimizer.param_groups]
         self._current.lr = [rate.detach().clone() if isinstance(rate, Tensor) else rate for rate in rates]
+
+    def _is_sticky(self, optimizer: Optimizer) -> bool:
+        """Whether it carries every gradient that is not finite on to its parameter, where the window's end finds it."""
+        if optimizer not in self._sticky:
+            held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+            own = (p for p in self._parameters if p.requires_grad)
+            self._sticky[optimizer] = type(optimizer) in STICKY and all(id(parameter) in held for parameter in own)
+        return self._sticky[optimizer]
 
     def after_update(self, optimizer: Optimizer) -> None:
         pass
@@ -170,8 +148,9 @@ class Watch:
     @property
     def grad_norm(self) -> float:
         """The newest global gradient norm that can be had without waiting for the device; NaN before the first."""
-        if self._on_host and self.steps and self.steps[-1].norms:
-            return hypot(*to_floats(self.steps[-1].norms))
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        if self._on_host and gradients:
+            return hypot(*to_floats(norms(gradients)))
         return self.history[-1].grad_norm if self.history else nan
 
     def look(self) -> str:
@@ -183,9 +162,12 @@ class Watch:
         if not all(isfinite(step.loss) for step in new):
             return "loss"
         state = self._state()
-        if not all(map(isfinite, to_floats(self._sizes(state)))) and not all(map(is_finite, state)):
-            return "state"
-        return "" if all(isfinite(step.grad_norm) or step.skipped for step in new) else "gradient"
+        sizes = [size for step in self.steps for size in step.buffers]
+        if not all(map(isfinite, to_floats([*sizes, *self._sizes(state)]))):
+            return "gradient" if all(map(is_finite, state)) else "state"
+        seen = zip(self.steps, new, strict=True)
+        fine = all(step.skipped or not held.norms or isfinite(step.grad_norm) for held, step in seen)
+        return "" if fine else "gradient"
 
     @property
     def scale_collapsed(self) -> bool:
@@ -202,7 +184,7 @@ class Watch:
         return SeenStep(
             number=step.number,
             loss=sum(losses) / len(losses) if losses else nan,
-            grad_norm=hypot(*norms),
+            grad_norm=hypot(*norms) if norms else nan,
             lr=tuple(map(float, step.lr)),
             skipped=step.skipped,
             loss_scale=float(step.scale) if step.scale is not None else nan,
@@ -215,7 +197,7 @@ class Watch:
 def bytes_of(value: Any) -> int:
     """How much the tensors of a nested batch take."""
     if isinstance(value, Tensor):
-        return value.numel() * value.element_size()
+        return value.nbytes
     if is_dataclass(value) and not isinstance(value, type):
         value = [getattr(value, entry.name) for entry in fields(value)]
     items = value.values() if isinstance(value, Mapping) else value if isinstance(value, (tuple, list)) else ()
@@ -231,13 +213,16 @@ def norms(tensors: list[Tensor]) -> list[Tensor]:
         return [torch.linalg.vector_norm(value) for value in values if value.numel()]
 
 
-def to_floats(numbers: list[Tensor]) -> list[float]:
-    """Tensors of one element as numbers, by one transfer for each dtype and device."""
-    together: dict[tuple[torch.dtype, torch.device], list[int]] = {}
-    for index, number in enumerate(numbers):
-        together.setdefault((number.dtype, number.device), []).append(index)
+def to_floats(numbers: Sequence[Tensor | float]) -> list[float]:
+    """Tensors of one element as numbers, by one transfer for each dtype and device; numbers as they are."""
+    together: dict[tuple[torch.dtype, torch.device], dict[int, Tensor]] = {}
     floats = [nan] * len(numbers)
-    for indices in together.values():
-        for index, value in zip(indices, torch.stack([numbers[i] for i in indices]).tolist(), strict=True):
+    for index, number in enumerate(numbers):
+        if isinstance(number, Tensor):
+            together.setdefault((number.dtype, number.device), {})[index] = number
+        else:
+            floats[index] = number
+    for tensors in together.values():
+        for index, value in zip(tensors, torch.stack(list(tensors.values())).tolist(), strict=True):
             floats[index] = value
     return floats

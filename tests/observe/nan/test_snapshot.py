@@ -19,7 +19,8 @@ from torch.amp import GradScaler
 from gradcheck_cli.drive.loop import LoopSettings, make_scaler
 from gradcheck_cli.drive.workload import Workload
 from gradcheck_cli.observe.nan.births import Births
-from gradcheck_cli.observe.nan.snapshot import RandomState, Snapshot
+from gradcheck_cli.observe.nan.randomness import RandomState
+from gradcheck_cli.observe.nan.snapshot import Snapshot
 from gradcheck_cli.tracing.session import Session
 from tests.observe.test_neutrality import assert_same
 from tests.observe.workloads import WORKLOADS

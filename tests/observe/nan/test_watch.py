@@ -89,7 +89,8 @@ def test_at_once_when_the_loss_is_bad(training: Training, loss: float) -> None:
 # What is seen
 
 
-def test_losses_norms_and_learning_rates(training: Training) -> None:
+def test_losses_norms_and_learning_rates(training: Training, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SAMPLED", 1)
     for number in range(3):
         training.optimizer.param_groups[0]["lr"].fill_(number / 4)
         training.parameter.data.fill_(1.0)
@@ -248,6 +249,79 @@ def test_steps_on_an_accelerator_wait_for_nothing(monkeypatch: pytest.MonkeyPatc
                         torch.nn.utils.clip_grad_value_(model.parameters(), 1.0, foreach=False)
                     optimizer.step()
                     assert watch.end_step() == (number == module.WINDOW - 1)
-        assert len(watch.steps[-1].norms) == 3
+        assert len(watch.steps[0].norms) == 3
         with pytest.raises(DataDependentOutputException):  # without which the test would not notice a transfer
             watch.look()
+
+
+# Gradients that need no look of their own
+
+
+def variants() -> list[Any]:
+    """Every optimizer that is trusted to carry a bad gradient on, in every implementation, at rates of 0 too."""
+    made = []
+    for kind in module.STICKY:
+        for lr in (0.0, 1e-3):
+            for implementation in ({"foreach": False}, {"foreach": True}, {"fused": True}):
+                for more in ({}, {"maximize": True}, {"weight_decay": 0.1}):
+                    made.append(
+                        pytest.param(
+                            kind,
+                            {"lr": lr, **implementation, **more},
+                            id=f"{kind.__name__} {lr} {implementation} {more}",
+                        )
+                    )
+    made += [
+        pytest.param(torch.optim.SGD, {"lr": lr, "momentum": 0.9, "dampening": d}) for lr in (0, 1) for d in (0, 1)
+    ]
+    made += [pytest.param(torch.optim.SGD, {"lr": 0, "momentum": 0.9, "nesterov": True})]
+    made += [pytest.param(kind, {"lr": 0, "amsgrad": True}) for kind in (torch.optim.Adam, torch.optim.AdamW)]
+    made += [pytest.param(torch.optim.RMSprop, {"lr": 0, "centered": True, "momentum": 0.5})]
+    return made
+
+
+@pytest.mark.parametrize("bad", [NAN, INF, -INF])
+@pytest.mark.parametrize(("kind", "options"), variants())
+def test_a_bad_gradient_stays_in_the_parameter(kind: Any, options: dict[str, Any], bad: float) -> None:
+    """Also when the steps after it are healthy, so that a window's end sees it."""
+    parameter = nn.Parameter(torch.ones(4))
+    try:
+        optimizer = kind([parameter], **options)
+    except (TypeError, RuntimeError):
+        pytest.skip("there is no such variant")
+    for gradient in (1.0, bad, 1.0, 1.0):
+        parameter.grad = torch.tensor([1.0, gradient, -1.0, 0.5])
+        optimizer.step()
+    assert parameter.isfinite().tolist() == [True, False, True, True]
+
+
+def sampled(optimizer: torch.optim.Optimizer, model: nn.Module) -> list[int]:
+    """The steps of which norms were noted."""
+    watch = Watch(model, clone, frozenset())
+    with observed(watch):
+        for number in range(10):
+            for batch in watch.inspect([Batch(number, 0, torch.ones(1, 2))]):
+                model(batch.data).sum().backward()
+            optimizer.step()
+            watch.end_step()
+    return [step.number for step in watch.steps if step.norms]
+
+
+def test_norms_are_sampled_where_a_bad_gradient_cannot_hide() -> None:
+    model = nn.Linear(2, 1)
+    assert sampled(torch.optim.Adam(model.parameters()), model) == [0, 8]
+
+
+class Signs(torch.optim.SGD):
+    """Of an Inf it makes a 1."""
+
+
+@pytest.mark.parametrize("kind", [Signs, torch.optim.Rprop])
+def test_norms_are_noted_in_every_step_of_another_optimizer(kind: Any) -> None:
+    model = nn.Linear(2, 1)
+    assert sampled(kind(model.parameters(), lr=1e-3), model) == list(range(10))
+
+
+def test_norms_are_noted_in_every_step_if_a_parameter_is_in_no_group() -> None:
+    model = nn.Linear(2, 1)
+    assert sampled(torch.optim.SGD([model.weight], lr=1e-3), model) == list(range(10))
