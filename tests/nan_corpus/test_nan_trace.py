@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-import torch
 
 from gradcheck_cli import pipeline
 from gradcheck_cli.config import Settings
@@ -16,12 +15,6 @@ from tests.nan_corpus.plain_loop import load_corpus
 load_corpus()
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # the users' own: std of one element, say
-
-
-@pytest.fixture(autouse=True)
-def validation(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compiling a model switches off what distributions check of their arguments, for the whole process."""
-    monkeypatch.setattr(torch.distributions.Distribution, "_validate_args", True)
 
 
 def traced(case: Case) -> NanTrace:
