@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch.amp import GradScaler
+from torch.utils.data import DataLoader
 
 from benchmarks.interleaved import Comparison, compare
 from benchmarks.models import RUNS, Run, digits_cnn, gpt2_gradients, tiny_mlp
@@ -50,25 +52,31 @@ def watching() -> list[Row]:
     for make in RUNS:
         torch.manual_seed(0)
         run = make()
-        for name, alternative in (("watched", watched), ("detect_anomaly", under_anomaly_detection)):
-            rounds = 15 if name == "watched" else 5
-            aim = AIMS.get(run.name, "") if name == "watched" else ""
-            rows.append((run.name, f"{name} / bare step", compare(run.train, partial(alternative, run), rounds), aim))
+        watch = Watch(run.model, clone, frozenset())
+        before = Snapshot([run.model], [run.optimizer], None, GradScaler(enabled=False))
+        compared = compare(run.train, partial(watched, run, watch, before), 15)
+        rows.append((run.name, "watched / bare step", compared, AIMS.get(run.name, "")))
+        compared = compare(run.train, partial(under_anomaly_detection, run), 5)
+        rows.append((run.name, "detect_anomaly / bare step", compared, ""))
     return rows
 
 
-def watched(run: Run) -> None:
-    """What `tracing.run` does around each step."""
-    watch = Watch(run.model, clone, frozenset())
-    before = Snapshot([run.model], [run.optimizer], None, GradScaler(enabled=False))
+def watched(run: Run, watch: Watch, before: Snapshot) -> None:
+    """What `tracing.run` does around each step; a batch has its number in the bare loop of `drive`, too."""
+    numbered = (Batch(0, 0, data) for data in run.endless()) if isinstance(run.batches, DataLoader) else endless(run)
     with observed(watch):
-        for _, data in zip(range(run.steps), run.endless(), strict=False):
-            for batch in watch.inspect([Batch(0, 0, data)]):
+        for _, numbered_batch in zip(range(run.steps), numbered, strict=False):
+            for batch in watch.inspect([numbered_batch]):
                 run.train_step(batch.data)
             if watch.end_step():
                 assert not watch.look()
                 before.take()
                 watch.begin_window()
+
+
+def endless(run: Run) -> Iterator[Batch]:
+    """Batches that are made beforehand, numbered beforehand."""
+    return itertools.cycle([Batch(0, 0, data) for data in run.batches])
 
 
 def under_anomaly_detection(run: Run) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from gradcheck_cli.observe.nan.randomness import RandomState
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class HeldBatch:
     """A batch as it was before its forward pass, and the random state then."""
 
@@ -19,7 +19,7 @@ class HeldBatch:
     random: RandomState
 
 
-@dataclass
+@dataclass(slots=True)
 class HeldStep:
     """A step that can be replayed, and what was seen of it; `scale` and `found_inf` only with a GradScaler."""
 

@@ -198,6 +198,8 @@ def bytes_of(value: Any) -> int:
     """How much the tensors of a nested batch take."""
     if isinstance(value, Tensor):
         return value.nbytes
+    if type(value) in (tuple, list):
+        return sum([bytes_of(item) for item in value])
     if is_dataclass(value) and not isinstance(value, type):
         value = [getattr(value, entry.name) for entry in fields(value)]
     items = value.values() if isinstance(value, Mapping) else value if isinstance(value, (tuple, list)) else ()
