@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from gradcheck_cli.records import Location
 
@@ -205,7 +205,3 @@ class NanTrace:
     def clean(self) -> bool:
         """Whether everything stayed finite."""
         return self.step < 0
-
-    def without_operations(self) -> NanTrace:
-        """The same without the tape."""
-        return replace(self, operations=())

@@ -25,8 +25,9 @@ FLOATS = ("loss", "grad_norm", "seconds", "loss_scale")
 EXAMINED_SKIPS = 3
 MAY_DIFFER = (
     "kernels that are not deterministic (try torch.use_deterministic_algorithms(True))",
-    "state that the step keeps outside the model and the optimizer: globals, closures, files, caches",
+    "state that cannot be put back: generators, files, threads, caches of libraries",
 )
+SEEN = {"loss": "the loss", "state": "a parameter or buffer", "gradient": "a gradient"}
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class Hunt:
             fault, raised = None, (f"run again, a step raised {error.message.partition(': ')[2]}",)
         if fault:
             return Ending(self._investigate(fault), "nonfinite", fault)
-        if suspicion and suspicion != "gradient":
+        if suspicion and suspicion != "norm":
             return Ending(self._not_reproduced(suspicion, raised), "nonfinite")
         if suspicion:
             self.watch.look_exactly()
@@ -157,11 +158,12 @@ class Hunt:
 
     def _not_reproduced(self, suspicion: str, raised: tuple[str, ...]) -> NanTrace:
         """Bad in the run, finite in its replay."""
-        step = next((s for s in self.watch.history if s.nonfinite), self.watch.history[-1])
-        seen = "the loss" if suspicion == "loss" else "a parameter or buffer"
-        note = f"{seen} was not finite in step {step.number}, but is when the step is run again"
+        bad_loss = next((step.number for step in self.watch.history if step.nonfinite), None)
+        number = bad_loss if suspicion == "loss" else self.watch.nan_gradient if suspicion == "gradient" else None
+        number = len(self.watch.history) - 1 if number is None else number
+        note = f"{SEEN[suspicion]} was not finite in step {number}, but is when the step is run again"
         notes = (*(raised or (note,)), *MAY_DIFFER)
-        return NanTrace(steps=len(self.watch.history), step=step.number, reproduced=False, notes=notes)
+        return NanTrace(steps=len(self.watch.history), step=number, reproduced=False, notes=notes)
 
     def _compiled_note(self) -> tuple[str, ...]:
         compiled = any(hasattr(m, "_orig_mod") or m._compiled_call_impl for m in self._session.workload.model.modules())

@@ -117,7 +117,35 @@ def test_a_fault_that_depends_on_a_global_is_seen_but_not_explained(window: int)
     trace = traced(lambda: small(step))
     assert (trace.step, trace.reproduced, trace.origins, trace.clean) == (2, False, (), False)
     assert "the loss was not finite in step 2" in trace.notes[0]
-    assert any("globals" in note for note in trace.notes)
+    assert any("generators" in note for note in trace.notes)
+
+
+def test_a_gradient_that_is_nan_once_only_is_not_passed_over(window: int) -> None:
+    """An optimizer that takes signs hides it from the parameters; the replay does not show it either."""
+    factors = (factor for factor in [1.0, 1.0, NAN, *[1.0] * 1000])
+
+    class Signs(torch.optim.Optimizer):
+        def __init__(self, parameters: Any) -> None:
+            super().__init__(parameters, {"lr": 0.1})
+
+        def step(self, closure: Any = None) -> None:  # type: ignore[override]
+            for parameter in self.param_groups[0]["params"]:
+                parameter.data.sub_(parameter.grad.nan_to_num(0).sign(), alpha=0.1)
+
+    def step(model: nn.Module, x: Tensor) -> Tensor:
+        y = model(x)
+        factor = next(factors)
+        y.register_hook(lambda gradient: gradient * factor)
+        return y.mean()  # type: ignore[no-any-return]
+
+    def make() -> Workload:
+        model = nn.Linear(3, 1)
+        parts = {"model": model, "dataloader": [torch.ones(2, 3)] * 5, "training_step": step}
+        return make_workload({**parts, "optimizer": Signs(model.parameters())})
+
+    trace = traced(make)
+    assert (trace.step, trace.reproduced, trace.clean) == (2, False, False)
+    assert "a gradient was not finite in step 2" in trace.notes[0]
 
 
 def test_a_parameter_that_something_else_spoils() -> None:

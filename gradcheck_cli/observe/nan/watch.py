@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
-from math import hypot, isfinite, nan
+from math import hypot, isfinite, isnan, nan
 from time import perf_counter
 from typing import Any
 
@@ -52,6 +52,7 @@ class Watch:
         self._exact = self._noted = False
         self._number = 0
         self.loss = nan
+        self.nan_gradient: int | None = None
         self.history: list[SeenStep] = []
         self._ended = perf_counter()
         self.begin_window()
@@ -154,7 +155,10 @@ class Watch:
         return self.history[-1].grad_norm if self.history else nan
 
     def look(self) -> str:
-        """What in this window calls for a closer look: loss, state, gradient, or "" for nothing. Adds to `history`."""
+        """What in this window calls for a closer look: loss, state, gradient, norm, or "" for nothing.
+
+        A norm may be infinite with every element finite; the others are certain. Adds to `history`.
+        """
         numbers = iter(to_floats([n for step in self.steps for n in (*step.losses, *step.norms)]))
         new = [self._seen(step, numbers) for step in self.steps]
         self.history[self.steps[0].number :] = new
@@ -164,10 +168,13 @@ class Watch:
         state = self._state()
         sizes = [size for step in self.steps for size in step.buffers]
         if not all(map(isfinite, to_floats([*sizes, *self._sizes(state)]))):
-            return "gradient" if all(map(is_finite, state)) else "state"
+            return "norm" if all(map(is_finite, state)) else "state"
         seen = zip(self.steps, new, strict=True)
-        fine = all(step.skipped or not held.norms or isfinite(step.grad_norm) for held, step in seen)
-        return "" if fine else "gradient"
+        norms = {step.number: step.grad_norm for held, step in seen if held.norms and not step.skipped}
+        self.nan_gradient = next((number for number, norm in norms.items() if isnan(norm)), None)
+        if self.nan_gradient is not None:
+            return "gradient"
+        return "" if all(map(isfinite, norms.values())) else "norm"
 
     @property
     def scale_collapsed(self) -> bool:
@@ -184,7 +191,7 @@ class Watch:
         return SeenStep(
             number=step.number,
             loss=sum(losses) / len(losses) if losses else nan,
-            grad_norm=hypot(*norms) if norms else nan,
+            grad_norm=nan if not norms or any(map(isnan, norms)) else hypot(*norms),
             lr=tuple(map(float, step.lr)),
             skipped=step.skipped,
             loss_scale=float(step.scale) if step.scale is not None else nan,
