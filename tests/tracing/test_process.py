@@ -49,7 +49,7 @@ def test_what_cannot_be_run_again_is_reported_as_not_reproduced(gradcheck: Gradc
     assert ended.returncode == 1
     document = json.loads(ended.stdout)
     assert document["origins"] == []
-    assert "globals" in ended.stdout
+    assert "generators" in ended.stdout
     assert_no_frame_of_ours(ended.stderr)
 
 
