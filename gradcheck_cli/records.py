@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:  # the tape is made of records
+if TYPE_CHECKING:  # these are made of records
+    from gradcheck_cli.clip_advice import ClipAdvice
     from gradcheck_cli.tape import NanTrace
 
 FORMAT_VERSION = 1
@@ -56,7 +57,10 @@ class Location:
 
 @dataclass(frozen=True)
 class ParameterInfo:
-    """One parameter tensor. A tied parameter appears once; its other names are `aliases`."""
+    """One parameter tensor. A tied parameter appears once; its other names are `aliases`.
+
+    `group` is the index of its optimizer parameter group; None where it has none, or where that was not recorded.
+    """
 
     name: str
     module: str
@@ -66,6 +70,7 @@ class ParameterInfo:
     requires_grad: bool
     in_optimizer: bool
     aliases: tuple[str, ...] = ()
+    group: int | None = None
 
 
 @dataclass(frozen=True)
@@ -290,3 +295,4 @@ class Report:
     error: str = ""
     recording: Recording | None = None
     trace: NanTrace | None = None
+    clip: ClipAdvice | None = None

@@ -44,6 +44,7 @@ MAY_IMPORT = {
     "cli": {"pipeline", "judgement", "diagnose", "report", "archive", "config", "records", "errors"},
 }
 MAY_IMPORT_TORCH = {"drive", "observe", "tracing", "pipeline"}
+BELONGS_TO = {"tape": "records", "clip_advice": "records", "norm_list": "archive"}
 MAY_BE_LONG = {"records.py"}  # all the types that cross borders, in one place
 
 
@@ -53,8 +54,8 @@ def part_of(path: Path) -> str:
 
 
 def joined(name: str) -> str:
-    """The part that a top-level module belongs to: the tape is made of records, and a report may hold one."""
-    return "config" if name.startswith("config_") else "records" if name == "tape" else name
+    """The part that a top-level module belongs to: tapes and advice are made of records, and a report may hold one."""
+    return "config" if name.startswith("config_") else BELONGS_TO.get(name, name)
 
 
 def imports(tree: ast.AST, at_import: bool = False) -> Iterator[str]:

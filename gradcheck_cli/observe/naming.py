@@ -17,13 +17,13 @@ def parameters_of(model: nn.Module, optimizer: Optimizer) -> list[tuple[Paramete
     Tied parameters keep the first of their names. What the optimizer holds beyond the model (a criterion's
     parameters, say) is called `optimizer.<group>.<index>`.
     """
-    optimized = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    groups = {id(p): number for number, group in enumerate(optimizer.param_groups) for p in group["params"]}
     names: dict[int, list[str]] = {}
     tensors: dict[int, nn.Parameter] = {}
     for name, parameter in named_with_ties(model, optimizer):
         names.setdefault(id(parameter), []).append(name)
         tensors[id(parameter)] = parameter
-    return [(describe(names[key], tensors[key], key in optimized), tensors[key]) for key in names]
+    return [(describe(names[key], tensors[key], groups.get(key)), tensors[key]) for key in names]
 
 
 def named_with_ties(model: nn.Module, optimizer: Optimizer) -> Iterator[tuple[str, nn.Parameter]]:
@@ -38,7 +38,7 @@ def named_with_ties(model: nn.Module, optimizer: Optimizer) -> Iterator[tuple[st
                 yield f"optimizer.{number}.{index}", parameter
 
 
-def describe(names: list[str], parameter: nn.Parameter, in_optimizer: bool) -> ParameterInfo:
+def describe(names: list[str], parameter: nn.Parameter, group: int | None) -> ParameterInfo:
     """Plain data about one parameter."""
     return ParameterInfo(
         name=names[0],
@@ -47,8 +47,9 @@ def describe(names: list[str], parameter: nn.Parameter, in_optimizer: bool) -> P
         numel=parameter.numel(),
         dtype=str(parameter.dtype).removeprefix("torch."),
         requires_grad=parameter.requires_grad,
-        in_optimizer=in_optimizer,
+        in_optimizer=group is not None,
         aliases=tuple(names[1:]),
+        group=group,
     )
 
 
