@@ -129,6 +129,8 @@ class JudgedNorm:
 class Prior:
     """What the field uses for this kind of model; `agrees` with the measured value or not, None without one.
 
+    `sentence` says what the usual value would do to these steps where it does not agree, "" elsewhere.
+
     `low` and `high` bound the usual values, `clips_rarely` says that most train such models without clipping.
     """
 
@@ -170,7 +172,7 @@ class ClipAdvice:
     `warmup_reason`; `dropped` counts others by reason (nonfinite, skipped). `steps_needed` is how many to ask for,
     where there were too few. `regime` is one of REGIMES. `looseness` is sqrt(K) for K groups that are clipped apart
     at the global max_norm: how far the joint norm may still be above it; None for one group.
-    `dominant` names the layer that makes most of the norm, "" where none does.
+    `dominant` names the layer that makes most of the norm, None where none does.
     `norms` (n,) float64 are the kept ones in order of time, for histogram and sparkline.
     """
 
@@ -200,7 +202,7 @@ class ClipAdvice:
     groups: tuple[ClipGroup, ...]
     looseness: float | None
     layers: tuple[ClipLayer, ...]
-    dominant: str
+    dominant: str | None
     judged: JudgedNorm | None
     prior: Prior | None
     caveats: tuple[str, ...]

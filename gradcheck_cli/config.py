@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from gradcheck_cli.config_files import ConfigFile, find_configs
 from gradcheck_cli.config_values import (
     Kind,
     choice,
+    clips,
     flag,
     mapping,
     number,
@@ -26,6 +27,9 @@ from gradcheck_cli.errors import ConfigError
 from gradcheck_cli.records import Severity
 
 TRACE_STEPS = 1000
+CLIP_STEPS = 300
+STABLE_STEPS = 5000
+ADAPTIVE_CLIPS = ("zclip", "autoclip")
 
 
 def setting(default: Any, kind: Kind) -> Any:
@@ -37,6 +41,10 @@ def setting(default: Any, kind: Kind) -> Any:
 class Settings:
     """Everything that can be chosen. The names are those of the flags and of the configuration's keys.
 
+    `percentile` of the gradient norms is the max_norm that recommend-clip gives, `horizon` the number of steps that
+    its clip rate is promised for, `max_norm` the user's own value, which it judges. `until_stable` goes on until the
+    interval of that percentile is narrow, `verify` trains again with the value, `verify_against` with these, too:
+    numbers, or names of ADAPTIVE_CLIPS.
     `one_epoch`, which only a command sets, ends a run with the first pass over the data, if not `steps` before.
     """
 
@@ -56,6 +64,12 @@ class Settings:
     max_recorded_steps: int = setting(10_000, whole_number(2))
     stop_above: float | None = setting(None, optional(number(above=0)))
     keep_going: bool = setting(False, flag())
+    percentile: float = setting(95.0, number(above=0, below=100))
+    horizon: int = setting(500, whole_number(1))
+    max_norm: float | None = setting(None, optional(number(above=0)))
+    until_stable: bool = setting(False, flag())
+    verify: bool = setting(False, flag())
+    verify_against: tuple[str, ...] = setting((), clips(*ADAPTIVE_CLIPS))
     large: float = setting(100.0, number(above=0))
     tiny: float = setting(1e-8, number(above=0))
     select: tuple[str, ...] = setting((), texts())
@@ -86,6 +100,23 @@ def load_trace_settings(flags: Mapping[str, Any], config: Path | None = None) ->
     values = read_values(flags, config)
     limits: dict[str, Any] = {} if "steps" in values else {"steps": TRACE_STEPS, "one_epoch": True}
     return Settings(**values, **limits)
+
+
+def load_clip_settings(flags: Mapping[str, Any], config: Path | None = None) -> Settings:
+    """As `load_settings`, for a run that is never clipped and ends with the first non-finite loss.
+
+    A `clip` becomes the `max_norm` to judge where nothing gives that, and `verify_against` implies `verify`. Where
+    nothing gives `steps`, CLIP_STEPS, or with `until_stable` at most STABLE_STEPS.
+    """
+    values = read_values(flags, config)
+    given = Settings(**{"steps": STABLE_STEPS if values.get("until_stable") else CLIP_STEPS, **values})
+    return replace(
+        given,
+        max_norm=given.max_norm or given.clip,
+        clip=None,
+        keep_going=False,
+        verify=given.verify or bool(given.verify_against),
+    )
 
 
 def read_values(flags: Mapping[str, Any], config: Path | None) -> dict[str, Any]:

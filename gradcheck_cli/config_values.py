@@ -32,15 +32,15 @@ def whole_number(minimum: int) -> Kind:
     return Kind(f"a whole number of at least {minimum}", read)
 
 
-def number(above: float) -> Kind:
-    """A finite float greater than `above`."""
+def number(above: float, below: float = math.inf) -> Kind:
+    """A finite float greater than `above` and less than `below`."""
 
     def read(value: Any) -> float:
-        if isinstance(value, (bool, str)) or not math.isfinite(float(value)) or float(value) <= above:
+        if isinstance(value, (bool, str)) or not above < float(value) < below:
             raise ValueError
         return float(value)
 
-    return Kind(f"a number above {above:g}", read)
+    return Kind(f"a number above {above:g}" + (f" and below {below:g}" if below < math.inf else ""), read)
 
 
 def text() -> Kind:
@@ -98,6 +98,19 @@ def paths() -> Kind:
         return tuple(items)
 
     return Kind("a list of paths", read)
+
+
+def clips(*names: str) -> Kind:
+    """Ways to clip, as texts: numbers above 0, and some names; a single value is a list of what its commas separate."""
+
+    def check(text: str) -> str:
+        return text if text in names else f"{number(above=0).read(float(text)):.15g}"
+
+    def read(value: Any) -> tuple[str, ...]:
+        items = value if isinstance(value, (list, tuple)) else [value]
+        return tuple(map(check, texts().read([item if isinstance(item, str) else f"{item!r}" for item in items])))
+
+    return Kind(f"numbers above 0 or {' or '.join(names)}", read)
 
 
 def mapping() -> Kind:

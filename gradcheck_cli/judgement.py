@@ -6,8 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from gradcheck_cli.clip_advice import ClipSettings, VerifiedRun
 from gradcheck_cli.config import Settings
-from gradcheck_cli.diagnose.diagnosis import check_codes, diagnose, selected
+from gradcheck_cli.diagnose.clip.advice import advise
+from gradcheck_cli.diagnose.clip.rules import CLIP_RULES
+from gradcheck_cli.diagnose.diagnosis import ALL_RULES, check_codes, diagnose, selected
 from gradcheck_cli.diagnose.layers import summarise
 from gradcheck_cli.diagnose.limits import Limits
 from gradcheck_cli.diagnose.rules import RULES
@@ -28,6 +31,7 @@ from gradcheck_cli.tape import NanOrigin, NanTrace
 BY_SINK = {"loss": "GC301", "gradient": "GC302", "parameter": "GC303", "buffer": "GC303", "error": "GC301"}
 BY_SOURCE = {"data": "GC304", "parameter": "GC303", "buffer": "GC303"}
 EVIDENCE = ("cause", "verified", "kind", "phase", "op", "autograd_node", "source", "micro_batch", "samples", "sink")
+HIDDEN_BY_CLIPPING = ("GC102", "GC203", "GC301", "GC302", "GC303", "GC304")
 NAN_RULES = {rule.code: rule for rule in RULES if rule.code in {*BY_SINK.values(), *BY_SOURCE.values()}}
 
 
@@ -35,7 +39,7 @@ def check_selection(settings: Settings) -> None:
     """Raise ConfigError for a code that no rule has; worth asking before a long run."""
     check_codes((*settings.select, *settings.ignore))
     for code in settings.severity:
-        if not any(code == rule.code for rule in RULES):
+        if not any(code == rule.code for rule in ALL_RULES):
             raise ConfigError(f"severity: there is no rule {code}", "gradcheck rules lists the codes")
 
 
@@ -90,6 +94,42 @@ def make_trace_report(
         exit_code=choose_exit_code(findings, settings, error),
         error=error.message if error else "",
         trace=trace,
+    )
+
+
+def make_clip_report(
+    recording: Recording,
+    settings: Settings,
+    error: GradcheckError | None = None,
+    verified: tuple[VerifiedRun, ...] = (),
+) -> Report:
+    """Judge a recording for clipping: what clipping would hide comes first, as errors of the rules that see it.
+
+    Raises ConfigError where `check_selection` does.
+    """
+    check_selection(settings)
+    limits = Limits(large=settings.large, tiny=settings.tiny)
+    ill = diagnose(recording, limits, HIDDEN_BY_CLIPPING, settings.ignore, settings.severity)
+    errors = tuple(finding for finding in ill.findings if finding.severity is Severity.ERROR)
+    asked = ClipSettings(settings.percentile, settings.horizon, settings.max_norm)
+    advice = replace(advise(recording, asked, errors), verified=verified)
+    rules = tuple(rule for rule in CLIP_RULES if selected(rule, settings.select, settings.ignore))
+    outcomes = [outcome for rule in rules for outcome in rule.check(advice, limits) if isinstance(outcome, Finding)]
+    own = (replace(one, severity=settings.severity.get(one.code, one.severity)) for one in outcomes)
+    findings = tuple(sorted((*errors, *own), key=lambda finding: (-finding.severity.rank, finding.code)))
+    return Report(
+        command="recommend-clip",
+        run=recording.run,
+        series=recording.series,
+        layers=(),
+        diagnosis=Diagnosis(findings, ill.not_evaluated if recording.parameters else ()),
+        rules=tuple(rule.info for rule in rules),
+        parameter_count=count_elements(recording.parameters),
+        trainable_count=count_elements(filter(is_trainable, recording.parameters)),
+        exit_code=choose_exit_code(findings, settings, error),
+        error=error.message if error else "",
+        recording=recording,
+        clip=advice,
     )
 
 

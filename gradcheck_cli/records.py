@@ -102,6 +102,7 @@ class RunInfo:
     training: bool = True
     has_optimizer: bool = True
     optimizer: str = ""
+    checkpoint: str = ""
     uses_scaler: bool = False
     ended: str = "completed"
     """completed | data-exhausted | interrupted | stop-above | nonfinite-loss | failed"""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gradcheck_cli.config import KINDS, Settings, load_settings, load_trace_settings
+from gradcheck_cli.config import KINDS, Settings, load_clip_settings, load_settings, load_trace_settings
 from gradcheck_cli.errors import ConfigError
 from gradcheck_cli.records import Severity
 
@@ -49,6 +49,35 @@ def test_nan_trace_has_a_limit_of_its_own_where_none_is_given() -> None:
     Path("gradcheck.yaml").write_text("steps: 50\n")
     assert load_trace_settings({}) == Settings(steps=50)
     assert "unknown key 'one_epoch'" in error_in("one_epoch: true\n").message
+
+
+def test_recommend_clip_has_limits_of_its_own_where_none_is_given() -> None:
+    settings = load_clip_settings({"seed": 3})
+    assert (settings.steps, settings.seed, settings.percentile, settings.horizon) == (300, 3, 95.0, 500)
+    assert load_clip_settings({"until_stable": True}).steps == 5000
+    assert load_clip_settings({"until_stable": True, "steps": 70}).steps == 70
+    Path("gradcheck.yaml").write_text("steps: 50\nuntil_stable: true\n")
+    assert load_clip_settings({}).steps == 50
+
+
+def test_recommend_clip_never_clips_but_judges_the_configured_value() -> None:
+    Path("gradcheck.yaml").write_text("clip: 2.5\nkeep_going: true\n")
+    settings = load_clip_settings({})
+    assert (settings.clip, settings.max_norm, settings.keep_going) == (None, 2.5, False)
+    assert load_clip_settings({"max_norm": 4.0}).max_norm == 4.0
+    Path("gradcheck.yaml").write_text("clip: 2.5\nmax-norm: 3\n")
+    assert load_clip_settings({}).max_norm == 3.0
+
+
+def test_what_to_verify_against_implies_to_verify() -> None:
+    assert not load_clip_settings({}).verify
+    settings = load_clip_settings({"verify_against": ["1.0,zclip", "5e-1"]})
+    assert (settings.verify, settings.verify_against) == (True, ("1", "zclip", "0.5"))
+    for yaml in ("[1.0, zclip, 5e-1]", "1.0, zclip,0.5"):
+        Path("gradcheck.yaml").write_text(f"verify_against: {yaml}\n")
+        assert load_clip_settings({}).verify_against == ("1", "zclip", "0.5")
+    Path("gradcheck.yaml").write_text("verify_against: 2\n")
+    assert load_clip_settings({}).verify_against == ("2",)
 
 
 def test_a_file_that_is_named_is_the_only_one() -> None:
@@ -124,6 +153,12 @@ WRONG: dict[str, Any] = {
     "max_recorded_steps": [1],
     "clip": [0, -1, "one", float("nan"), float("inf"), True, 10**400],
     "lr": [0, "fast"],
+    "percentile": [0, 100, -1, 101, "95", float("nan"), None],
+    "horizon": [0, 2.5, None],
+    "max_norm": [0, -1, "one", float("inf")],
+    "until_stable": [1],
+    "verify": ["yes"],
+    "verify_against": [0, -1, "adamclip", ["1", "nan"], [True], [None], [[1]], {"zclip": 1}],
     "large": [0, None],
     "precision": ["fp8", 16, None],
     "fail_on": ["info", True],

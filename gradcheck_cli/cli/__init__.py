@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from gradcheck_cli.cli import nan_trace, profile, report, rules
+from gradcheck_cli.cli import nan_trace, profile, recommend_clip, report, rules
 from gradcheck_cli.errors import GradcheckError
 
 
@@ -32,6 +32,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("profile")(profile.profile)
+app.command("recommend-clip")(recommend_clip.recommend_clip)
 app.command("nan-trace")(nan_trace.nan_trace)
 app.command("report")(report.report)
 app.command("rules")(rules.rules)

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -38,7 +38,10 @@ def notify(text: str) -> None:
 
 @contextmanager
 def progress_bar(quiet: bool) -> Iterator[Watcher]:
-    """A bar on stderr with step, loss, gradient norm and time left; none when quiet or when stderr is no terminal."""
+    """A bar on stderr with step, loss, gradient norm, the step's text, and time left.
+
+    None when quiet or when stderr is no terminal.
+    """
     if quiet or not sys.stderr.isatty():
         yield lambda step: None
         return
@@ -46,13 +49,13 @@ def progress_bar(quiet: bool) -> Iterator[Watcher]:
         TextColumn("step"),
         MofNCompleteColumn(),
         BarColumn(None),
-        TextColumn("loss {task.fields[loss]:.4g}  gradient norm {task.fields[norm]:.3g}"),
+        TextColumn("loss {task.fields[loss]:.4g}  gradient norm {task.fields[norm]:.3g}  {task.fields[text]}"),
         TimeRemainingColumn(),
     )
     # No thread of its own: it would run beside the user's code, and be lost when a data loader forks.
     bar = Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False)
     with bar:
-        task = bar.add_task("steps", total=None, loss=float("nan"), norm=float("nan"))
+        task = bar.add_task("steps", total=None, loss=float("nan"), norm=float("nan"), text="")
         shown = 0.0
 
         def watch(step: Step) -> None:
@@ -60,8 +63,7 @@ def progress_bar(quiet: bool) -> Iterator[Watcher]:
             now = time.monotonic()
             refresh = now - shown > REFRESH_SECONDS
             shown = now if refresh else shown
-            bar.update(
-                task, completed=step.done, total=step.steps, loss=step.loss, norm=step.grad_norm, refresh=refresh
-            )
+            known: dict[str, Any] = {"loss": step.loss, "norm": step.grad_norm, "text": step.text}
+            bar.update(task, completed=step.done, total=step.steps, refresh=refresh, **known)
 
         yield watch

@@ -11,7 +11,7 @@ import typer
 from gradcheck_cli.errors import ConfigError
 
 RUN, MEASURE, JUDGE, OUTPUT = "What to run", "What to measure", "What to report", "Where to"
-NO_SETTINGS = ("target", "run", "config", "all_layers", "depth", "all_ops", "save_repro")
+NO_SETTINGS = ("target", "run", "norms", "config", "all_layers", "depth", "all_ops", "save_repro")
 
 Target = Annotated[str, typer.Argument(help="path/to/file.py:callable or package.module:callable.", show_default=False)]
 Steps = Annotated[int | None, typer.Option(help="Optimizer steps to run. (default 50)", rich_help_panel=RUN)]
@@ -19,6 +19,65 @@ TraceSteps = Annotated[
     int | None,
     typer.Option(
         "--steps", help="Optimizer steps to watch. (default 1000 or one epoch, if shorter)", rich_help_panel=RUN
+    ),
+]
+ClipTarget = Annotated[
+    str | None,
+    typer.Argument(
+        help="path/to/file.py:callable or package.module:callable; or a recording, run.npz.", show_default=False
+    ),
+]
+ClipSteps = Annotated[
+    int | None,
+    typer.Option(
+        "--steps", help="Optimizer steps to run. (default 300, at most 5000 until stable)", rich_help_panel=RUN
+    ),
+]
+UntilStable = Annotated[
+    bool | None,
+    typer.Option(
+        "--until-stable",
+        help="End when the percentile is known to ±15 %, or with --steps.",
+        rich_help_panel=RUN,
+        show_default=False,
+    ),
+]
+Norms = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Run nothing: a CSV or JSON file of gradient norms, in place of TARGET.",
+        rich_help_panel=RUN,
+        show_default=False,
+    ),
+]
+Percentile = Annotated[
+    float | None,
+    typer.Option(metavar="P", help="Which percentile of the norms to clip at. (default 95)", rich_help_panel=MEASURE),
+]
+Horizon = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", help="Predict the clip rate for so many further steps. (default 500)", rich_help_panel=MEASURE
+    ),
+]
+JudgedNorm = Annotated[
+    float | None,
+    typer.Option("--max-norm", metavar="MAX_NORM", help="Also judge this value.", rich_help_panel=MEASURE),
+]
+Verify = Annotated[
+    bool | None,
+    typer.Option(
+        "--verify",
+        help="Train again from the same start with the value, and compare.",
+        rich_help_panel=MEASURE,
+        show_default=False,
+    ),
+]
+VerifyAgainst = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="VALUES", help="Also train with these: numbers, zclip, autoclip (1.0,zclip).", rich_help_panel=MEASURE
     ),
 ]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps. (default auto)", rich_help_panel=RUN)]

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
+from gradcheck_cli.diagnose.clip.rules import CLIP_RULES
 from gradcheck_cli.diagnose.limits import Limits
 from gradcheck_cli.diagnose.rule import Rule
 from gradcheck_cli.diagnose.rules import RULES
 from gradcheck_cli.errors import ConfigError
 from gradcheck_cli.records import Diagnosis, Finding, Location, NotEvaluated, Recording, Severity
+
+ALL_RULES: tuple[Rule[Any], ...] = tuple(sorted((*RULES, *CLIP_RULES), key=lambda rule: rule.code))
 
 
 def diagnose(
@@ -47,11 +51,11 @@ def diagnose(
 def check_codes(codes: Iterable[str]) -> None:
     """Raise ConfigError for a code, or the beginning of one, that no rule has."""
     for code in codes:
-        if not any(rule.code.startswith(code) for rule in RULES):
+        if not any(rule.code.startswith(code) for rule in ALL_RULES):
             raise ConfigError(f"there is no rule {code}", "gradcheck rules lists them")
 
 
-def selected(rule: Rule, select: Collection[str], ignore: Collection[str]) -> bool:
+def selected(rule: Rule[Any], select: Collection[str], ignore: Collection[str]) -> bool:
     """Whether a rule runs: named by `select` (or `select` is empty), and not by `ignore`."""
     wanted = not select or rule.code.startswith(tuple(select))
     return wanted and not rule.code.startswith(tuple(ignore))

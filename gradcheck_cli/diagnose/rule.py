@@ -1,28 +1,29 @@
-"""What a rule is: a check over a recording, its metadata taken from its own file's docstring."""
+"""What a rule is: a check over a recording or an advice, its metadata taken from its own file's docstring."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from gradcheck_cli.diagnose.limits import Limits
-from gradcheck_cli.records import Finding, NotEvaluated, Recording, RuleInfo, Severity
+from gradcheck_cli.records import Finding, NotEvaluated, RuleInfo, Severity
 
 Outcome = Finding | NotEvaluated
-Check = Callable[[Recording, Limits], Iterator[Outcome]]
+Subject = TypeVar("Subject")
+Check = Callable[[Subject, Limits], Iterator[Outcome]]
 
 
 @dataclass(frozen=True)
-class Rule:
+class Rule(Generic[Subject]):
     """A named check. `severity` is the one it usually reports; a single finding may deviate."""
 
     code: str
     name: str
     severity: Severity
     documentation: str
-    check: Check
+    check: Check[Subject]
 
     @property
     def info(self) -> RuleInfo:
@@ -38,10 +39,10 @@ class Rule:
         return NotEvaluated(self.code, self.name, reason)
 
 
-def rule(code: str, name: str, severity: Severity) -> Callable[[Check], Rule]:
+def rule(code: str, name: str, severity: Severity) -> Callable[[Check[Subject]], Rule[Subject]]:
     """Make a rule of a check; the docstring of the check's file becomes its documentation."""
 
-    def decorate(check: Check) -> Rule:
+    def decorate(check: Check[Subject]) -> Rule[Subject]:
         documentation = sys.modules[check.__module__].__doc__ or ""
         return Rule(code, name, severity, documentation.strip(), check)
 

@@ -17,6 +17,9 @@ from gradcheck_cli.drive.usercode import user_code
 from gradcheck_cli.drive.workload import Workload, outline
 from gradcheck_cli.errors import UserCodeError
 
+MaxNorm = float | Callable[[float], float]
+"""Where to clip: a fixed norm, or what a function makes of the norm of each step in turn."""
+
 
 @dataclass(frozen=True)
 class LoopSettings:
@@ -25,7 +28,7 @@ class LoopSettings:
     device: torch.device
     precision: str = "fp32"
     steps: int = 50
-    max_norm: float | None = None
+    max_norm: MaxNorm | None = None
 
 
 def run(
@@ -41,7 +44,7 @@ def run(
     `scaler` is one from `make_scaler` that has been at work already.
     Raises UserCodeError when the user's code raises, TargetError when its loss cannot be used.
     """
-    parameters = list(workload.model.parameters())
+    parameters: list[Tensor] = list(workload.model.parameters())
     scaler = scaler or make_scaler(settings)
     for step, window in zip(range(settings.steps), source, strict=False):
         workload.zero_grad()
@@ -53,13 +56,23 @@ def run(
             if scaler.is_enabled():
                 scaler.unscale_(workload.optimizer)
             if settings.max_norm is not None:
-                torch.nn.utils.clip_grad_norm_(parameters, settings.max_norm)
+                clip(parameters, settings.max_norm)
             scale = scaler.get_scale()
             scaler.step(workload.optimizer)
             scaler.update()
             if scaler.get_scale() >= scale:  # else the gradients overflowed and there was no optimizer step
                 step_scheduler(workload.scheduler, loss)
         yield step
+
+
+def clip(parameters: list[Tensor], max_norm: MaxNorm) -> None:
+    """Clip the global norm of the gradients; a function that gives max_norm is not asked about a non-finite norm."""
+    if not callable(max_norm):
+        torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+        return
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if norm.isfinite():
+        torch.nn.utils.clip_grads_with_norm_(parameters, max_norm(float(norm)), norm)
 
 
 def make_scaler(settings: LoopSettings) -> GradScaler:

@@ -29,7 +29,7 @@ from gradcheck_cli.observe.probes import Probes
 from gradcheck_cli.observe.store import Store
 from gradcheck_cli.observe.transfer import to_host
 from gradcheck_cli.observe.updates import Updates
-from gradcheck_cli.records import Floats, Recording, RunInfo
+from gradcheck_cli.records import Floats, Recording, RunInfo, Series
 
 FLUSH_EVERY = 16
 FLUSH_SECONDS = 0.1
@@ -115,6 +115,12 @@ class Recorder:
     def latest(self, name: str) -> float:
         """The newest known value of a series ("loss", "grad_norm", ...)."""
         return self._store.latest(name)
+
+    @property
+    def series(self) -> Series:
+        """All steps so far; waits for those that are still on the device."""
+        self._flush()
+        return self._store.make_series()
 
     def recording(self, run: RunInfo) -> Recording:
         """Everything recorded so far, as plain values."""

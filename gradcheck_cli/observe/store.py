@@ -137,14 +137,15 @@ class Store:
             run=run,
             parameters=tuple(parameters),
             modules=tuple(replace(module, probe=columns.get(i)) for i, module in enumerate(modules)),
-            series=self._make_series(),
+            series=self.make_series(),
             statistics=self._make_statistics(),
             probes=self._make_probes(),
             final_parameter_norm=final_norms,
             nonfinite_input=self.nonfinite_input,
         )
 
-    def _make_series(self) -> Series:
+    def make_series(self) -> Series:
+        """The series so far."""
         table = np.array(self._series).reshape(self.steps, len(SERIES))
         columns: dict[str, Any] = {name: table[:, i].astype(kind) for i, (name, kind) in enumerate(SERIES.items())}
         return Series(lr=np.array(self._lr).reshape(self.steps, -1 if self.steps else 0), **columns)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 
@@ -10,13 +11,25 @@ import torch
 from gradcheck_cli.config import Settings
 from gradcheck_cli.drive.batches import windows
 from gradcheck_cli.drive.interrupt import deferred_interrupt
-from gradcheck_cli.drive.loop import LoopSettings, run
+from gradcheck_cli.drive.loop import LoopSettings, MaxNorm, run
 from gradcheck_cli.drive.workload import Workload
 from gradcheck_cli.errors import GradcheckError, TargetError
 from gradcheck_cli.judgement import check_selection, make_report
 from gradcheck_cli.observe.recorder import Recorder, RecorderSettings
 from gradcheck_cli.pipeline.preparation import Progress, Watcher, ignore, prepare
 from gradcheck_cli.records import Recording, Report, RunInfo
+
+Enough = Callable[[int, Recorder], bool]
+"""Whether a run may end after so many steps."""
+
+
+def never(steps: int, recorder: Recorder) -> bool:
+    """Go on to the last step."""
+    return False
+
+
+class InterruptError(GradcheckError):
+    """Ctrl-C came before there was a step to report."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +57,20 @@ def record(target: str, settings: Settings, watch: Watcher) -> Outcome:
 
 
 def watch_training(
-    workload: Workload, device: torch.device, settings: Settings, described: RunInfo, watch: Watcher
+    workload: Workload,
+    device: torch.device,
+    settings: Settings,
+    described: RunInfo,
+    watch: Watcher,
+    enough: Enough = never,
+    max_norm: MaxNorm | None = None,
 ) -> Outcome:
-    """Train under a recorder until the steps are done or something ends the run."""
+    """Train under a recorder until the steps are done, they are `enough` (`stable`), or something else ends the run.
+
+    Gradients are clipped at `max_norm`, or else at the settings' `clip` if there is one.
+    """
     recorder = Recorder(workload.model, workload.optimizer, recorder_settings(settings))
-    loop = LoopSettings(device, settings.precision, settings.steps, settings.clip)
+    loop = LoopSettings(device, settings.precision, settings.steps, settings.clip if max_norm is None else max_norm)
     ended, error = "", None
     with ExitStack() as stack:
         interrupt = stack.enter_context(deferred_interrupt())
@@ -57,9 +79,11 @@ def watch_training(
         stack.enter_context(recorder)
         source = stack.enter_context(closing(windows(workload.dataloader, settings.accumulate)))
         try:
-            for _ in run(workload, source, loop, recorder.inspect):
+            for step in run(workload, source, loop, recorder.inspect):
                 watch(Progress(recorder.steps, settings.steps, recorder.latest("loss"), recorder.latest("grad_norm")))
-                if recorder.ended or interrupt.requested:
+                if enough(step + 1, recorder) and not recorder.ended:
+                    ended = "stable"
+                if ended or recorder.ended or interrupt.requested:
                     break
         except KeyboardInterrupt:
             interrupt.requested = True
@@ -85,7 +109,7 @@ def finish(
 def nothing_recorded(described: RunInfo, ended: str) -> GradcheckError:
     """Why there is no step although nothing failed."""
     if ended == "interrupted":
-        return GradcheckError("interrupted before the first step was done")
+        return InterruptError("interrupted before the first step was done")
     return TargetError(
         f"{described.optimizer} does not call torch's optimizer hooks, so no step could be measured",
         "call super().__init__(...) in its __init__; a wrapper: return the optimizer that it wraps",

@@ -1,4 +1,4 @@
-"""Bars on a logarithmic scale that all layers share."""
+"""Bars, and the logarithmic scale that those of all layers share."""
 
 from __future__ import annotations
 
@@ -7,6 +7,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 EIGHTHS = "▏▎▍▌▋▊▉█"
+
+
+def draw_bar(share: float, width: int, unicode: bool) -> str:
+    """A bar of `share` of `width` cells, an eighth of a cell at least."""
+    eighths = min(8 * width, max(1, round(share * 8 * width)))
+    if not unicode:
+        return "#" * max(1, round(eighths / 8))
+    whole, rest = divmod(eighths, 8)
+    return "█" * whole + (EIGHTHS[rest - 1] if rest else "")
 
 
 @dataclass(frozen=True)
@@ -34,8 +43,4 @@ class LogScale:
         if not value > 0:
             return ""
         share = 1.0 if math.isinf(value) else (math.log10(value) - self.low) / (self.high - self.low)
-        eighths = min(8 * width, max(1, round(share * 8 * width)))
-        if not unicode:
-            return "#" * max(1, round(eighths / 8))
-        whole, rest = divmod(eighths, 8)
-        return "█" * whole + (EIGHTHS[rest - 1] if rest else "")
+        return draw_bar(share, width, unicode)

@@ -17,6 +17,12 @@ def plain(value: float) -> str:
     return f"{value:.3g}"
 
 
+def norm(value: float) -> str:
+    """Three significant digits as Python reads them, without an exponent from 0.0001 on: 0.83, 5.0, 12300, 1.5e-05."""
+    rounded = float(f"{value:.2e}")
+    return repr(rounded).removesuffix(".0") if abs(rounded) >= 100 else repr(rounded)
+
+
 def percent(fraction: float) -> str:
     """Two digits without the sign; 0 and 100 only where they are exact."""
     if math.isnan(fraction):
@@ -26,6 +32,13 @@ def percent(fraction: float) -> str:
     if fraction < 0.001:
         return "<0.1"
     return ">99" if fraction > 0.99 else f"{100 * fraction:.2g}"
+
+
+def ordinal(number: float) -> str:
+    """95th, 92nd, 99.9th."""
+    whole = float(number).is_integer()
+    special = {1: "st", 2: "nd", 3: "rd"} if whole and int(number) % 100 not in (11, 12, 13) else {}
+    return f"{number:g}{special.get(int(number) % 10, 'th')}"
 
 
 def count(number: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import zip_longest
 
 import numpy as np
@@ -22,10 +22,11 @@ ENDED = {
 }
 
 
-def header(report: Report, view: View) -> list[Text]:
-    """The title, the facts in one or two columns, the notes."""
+def header(report: Report, view: View, leave_out: Collection[str] = ()) -> list[Text]:
+    """The title, the facts in one or two columns but for those labels, the notes."""
     title = styled(view.prose(f"gradcheck {report.command}  "), "title") + styled(view.name(report.run.target))
-    return [*wrap(title, view.width, "  ", ""), Text(""), *grid(list(facts(report)), view), *notes(report, view)]
+    pairs = [(label, value) for label, value in facts(report) if label not in leave_out]
+    return [*wrap(title, view.width, "  ", ""), Text(""), *grid(pairs, view), *notes(report, view)]
 
 
 def facts(report: Report) -> Iterator[tuple[str, str]]:
@@ -56,7 +57,7 @@ def parameters(report: Report) -> str:
 def steps_recorded(report: Report) -> str:
     """50, or 32 of 50, and what one step accumulates."""
     steps, asked = len(report.series), report.run.steps_requested
-    recorded = f"{steps:,}" if steps == asked else f"{steps:,} of {asked:,}"
+    recorded = f"{steps:,}" if steps >= asked else f"{steps:,} of {asked:,}"
     return f"{recorded}, {report.run.accumulate} batches each" if report.run.accumulate > 1 else recorded
 
 
@@ -79,7 +80,7 @@ def grid(pairs: list[tuple[str, str]], view: View) -> list[Text]:
     half = (len(cells) + 1) // 2
     left, right = cells[:half], cells[half:]
     left_width = max(cell.cell_len for cell in left) + 2
-    if left_width + max(cell.cell_len for cell in right) > view.width:
+    if left_width + max((cell.cell_len for cell in right), default=0) > view.width:
         return [line for cell in cells for line in wrap(cell, view.width, " " * label_width, "")]
     return [pad(one, left_width) + other for one, other in zip_longest(left, right, fillvalue=Text(""))]
 

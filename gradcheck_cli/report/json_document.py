@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from gradcheck_cli import __version__
+from gradcheck_cli.clip_advice import ClipAdvice, Interval
 from gradcheck_cli.records import FORMAT_VERSION, Report, RuleInfo
 from gradcheck_cli.report.origin_members import origin_members, trace_members
 from gradcheck_cli.report.view import View
@@ -40,6 +41,7 @@ def document(report: Report) -> dict[str, Any]:
         "error": report.error or None,
         "series": report.series,
         "layers": report.layers,
+        "clip": clip_members(report.clip) if report.clip else None,
         "trace": trace_members(report.trace) if report.trace else None,
         "origins": [origin_members(origin) for origin in report.trace.origins] if report.trace else [],
     }
@@ -49,6 +51,11 @@ def run_members(report: Report) -> dict[str, Any]:
     """How the run was made and how it ended: what of RunInfo is neither the target nor the environment."""
     elsewhere = {"target", "device", "threads", "versions"}
     return {field.name: getattr(report.run, field.name) for field in fields(report.run) if field.name not in elsewhere}
+
+
+def clip_members(advice: ClipAdvice) -> dict[str, Any]:
+    """The advice without its norms, which `series` has."""
+    return {field.name: getattr(advice, field.name) for field in fields(advice) if field.name != "norms"}
 
 
 def rule_members(rule: RuleInfo) -> dict[str, Any]:
@@ -68,6 +75,8 @@ def encode(value: Any) -> Any:
         return value
     if isinstance(value, Mapping):
         return {str(key): encode(member) for key, member in value.items()}
+    if isinstance(value, Interval):
+        return encode(value._asdict())
     if is_dataclass(value):
         return {field.name: encode(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, list | tuple):

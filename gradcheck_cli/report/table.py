@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.text import Text
 
 from gradcheck_cli.records import Report
+from gradcheck_cli.report.clip import clip_sections
 from gradcheck_cli.report.findings import finding_list, not_evaluated_list
 from gradcheck_cli.report.header import header
 from gradcheck_cli.report.layer_table import extremes, layer_table
@@ -16,9 +17,18 @@ from gradcheck_cli.report.view import View
 
 def render_table(report: Report, view: View) -> str:
     """Sections apart from each other, no line wider than the view; ANSI only if it is in colour."""
-    sections = profile_sections(report, view) if report.trace is None else trace_sections(report, report.trace, view)
+    sections = choose_sections(report, view)
     lines = [line for section in sections if section for line in [Text(""), *section]]
     return to_string(lines[1:], view)
+
+
+def choose_sections(report: Report, view: View) -> list[list[Text]]:
+    """Those of the command."""
+    if report.trace is not None:
+        return trace_sections(report, report.trace, view)
+    if report.clip is not None:
+        return clip_sections(report, report.clip, view)
+    return profile_sections(report, view)
 
 
 def profile_sections(report: Report, view: View) -> list[list[Text]]:

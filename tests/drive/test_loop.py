@@ -6,11 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 from torch.utils.data import DataLoader, TensorDataset
 
+from gradcheck_cli.drive.batches import windows
+from gradcheck_cli.drive.loop import LoopSettings, MaxNorm, run
+from gradcheck_cli.drive.workload import make_workload
 from tests.drive.conftest import Run
 from tests.drive.training import (
     Parts,
@@ -127,6 +131,58 @@ def test_clip_clips_and_reports_the_norm_before_it(trained: Trained) -> None:
     assert max(norms) > 0.5
     np.testing.assert_allclose(report.series.grad_norm, norms, rtol=1e-5)
     np.testing.assert_allclose(report.series.grad_norm_clipped, np.minimum(norms, 0.5), rtol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_fixed_norm_and_a_function_that_always_gives_it_are_the_same(precision: str) -> None:
+    assert_same(*(train_with(max_norm, precision) for max_norm in (0.5, lambda norm: 0.5)))
+
+
+def test_a_function_is_asked_once_a_step_about_the_norm_before_clipping() -> None:
+    def half(norm: float) -> float:
+        asked.append(norm)
+        return norm / 2
+
+    asked: list[float] = []
+
+    def step(made: Parts, batch: Any) -> None:
+        made["optimizer"].zero_grad()
+        loss_of(made, batch).backward()
+        norm = nn.utils.get_total_norm([p.grad for p in made["model"].parameters() if p.grad is not None])
+        norms.append(float(norm))
+        nn.utils.clip_grad_norm_(made["model"].parameters(), float(norm) / 2)
+        made["optimizer"].step()
+
+    norms: list[float] = []
+    assert_same(train_with(half), train_by_hand(parts, 6, step))
+    assert asked == norms
+    assert len(norms) == 6
+
+
+def test_a_function_that_gives_infinity_clips_nothing() -> None:
+    assert_same(train_with(lambda norm: float("inf")), train_by_hand(parts, 6, plain_step))
+
+
+def test_a_function_is_not_asked_about_a_norm_that_is_not_finite() -> None:
+    def build() -> Parts:
+        made = parts()
+        made["dataloader"][2] = (made["dataloader"][2][0], torch.full((4, 1), 1e30))
+        return made
+
+    asked: list[float] = []
+    train_with(lambda norm: asked.append(norm) or 1.0, "fp16", build)  # type: ignore[func-returns-value]
+    assert np.isfinite(asked).all()
+    assert 0 < len(asked) < 6
+
+
+def train_with(max_norm: MaxNorm, precision: str = "fp32", build: Callable[[], Parts] = parts) -> dict[str, Tensor]:
+    """The model's state after six steps."""
+    seed()
+    made = build()
+    workload = make_workload(made)
+    settings = LoopSettings(torch.device("cpu"), precision, 6, max_norm)
+    assert len(list(run(workload, windows(workload.dataloader, 1), settings))) == 6
+    return state_of(made)
 
 
 def test_scheduler_steps_once_per_optimizer_step(trained: Trained) -> None:

@@ -10,10 +10,12 @@ import pytest
 from gradcheck_cli import __version__
 from gradcheck_cli.report.formats import render
 from gradcheck_cli.report.view import View
+from tests.report.advices import ADVICES
 from tests.report.reports import REPORTS
 from tests.report.traces import TRACES
 
 GOLDEN = Path(__file__).parents[1] / "golden"
+ALL = {**REPORTS, **TRACES, **ADVICES}
 VIEWS = {
     "table-80.txt": ("table", View(width=80)),
     "table-140.txt": ("table", View(width=140)),
@@ -23,10 +25,10 @@ VIEWS = {
 
 
 @pytest.mark.parametrize("suffix", VIEWS)
-@pytest.mark.parametrize("name", [*REPORTS, *TRACES])
+@pytest.mark.parametrize("name", ALL)
 def test_output_is_the_golden_file(name: str, suffix: str) -> None:
     format_name, view = VIEWS[suffix]
-    rendered = render({**REPORTS, **TRACES}[name], format_name, view)
+    rendered = render(ALL[name], format_name, view)
     assert isinstance(rendered, str)
     rendered = rendered.replace(f'"version": "{__version__}"', '"version": "VERSION"')
     path = GOLDEN / f"{name}.{suffix}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,13 @@ from gradcheck_cli.records import Finding, Report, Severity
 from gradcheck_cli.report.json_document import render_json
 from gradcheck_cli.report.view import View
 from tests.diagnose.recordings import make_recording
+from tests.report.advices import ADVICES
 from tests.report.reports import REPORTS, make_report
 from tests.report.traces import TRACES
 
 SCHEMA = json.loads(files("gradcheck_cli.report").joinpath("schema.json").read_text(encoding="utf-8"))
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
+ALL = {**REPORTS, **TRACES, **ADVICES}
 DOCS = Path(__file__).parents[2] / "docs" / "json.md"
 
 reports = pytest.mark.parametrize("name", REPORTS)
@@ -41,9 +44,9 @@ def test_schema_is_a_schema() -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
 
 
-@pytest.mark.parametrize("report", [*REPORTS.values(), *TRACES.values()], ids=[*REPORTS, *TRACES])
-def test_documents_are_valid(report: Report) -> None:
-    VALIDATOR.validate(load(report))
+@pytest.mark.parametrize("name", ALL)
+def test_documents_are_valid(name: str) -> None:
+    VALIDATOR.validate(load(ALL[name]))
 
 
 def test_a_run_without_a_step_is_valid() -> None:
@@ -124,6 +127,21 @@ def test_a_trace_has_its_origins_and_a_profile_has_none() -> None:
     assert load(TRACES["trace-not-reproduced"])["trace"]["reproduced"] is False
     assert load(TRACES["trace-raised"])["trace"]["error"].startswith("ValueError: ")
     assert (load(REPORTS["sick"])["trace"], load(REPORTS["sick"])["origins"]) == (None, [])
+
+
+def test_advice_is_there_in_full_but_for_its_norms() -> None:
+    document, advice = load(ADVICES["clip-groups"])["clip"], ADVICES["clip-groups"].clip
+    assert advice is not None
+    assert set(document) == {field.name for field in fields(advice)} - {"norms"}
+    assert (document["max_norm"], document["percentile"], document["n_eff"]) == (0.7312, 90, 96.2)
+    assert document["interval"] == {"low": 0.689, "high": 0.7604}
+    assert document["quantiles"][1]["interval"] is None
+    assert document["groups"][2]["interval"] == {"low": 0.18, "high": 0.23}
+    assert document["groups"][2]["share_clipped"] == "NaN"
+    assert [entry["name"] for entry in document["candidates"]] == [one.name for one in advice.candidates]
+    assert document["drift"]["interval"] == {"low": 0.934, "high": 1.117}
+    assert load(ADVICES["clip-verified"])["clip"]["verified"][3]["loss"] == "NaN"
+    assert (load(REPORTS["sick"])["clip"], load(TRACES["trace-clean"])["clip"]) == (None, None)
 
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters())

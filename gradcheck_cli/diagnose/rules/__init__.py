@@ -23,8 +23,9 @@ from gradcheck_cli.diagnose.rules import (
     weight_blowup,
     zero_gradient,
 )
+from gradcheck_cli.records import Recording
 
-RULES: tuple[Rule, ...] = (
+RULES: tuple[Rule[Recording], ...] = (
     vanishing_gradient.check,
     exploding_gradient.check,
     unused_parameter.check,

@@ -1,0 +1,63 @@
+"""What the advice says in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from gradcheck_cli.clip_advice import ClipQuantile
+from gradcheck_cli.diagnose.clip.kept import Kept
+from gradcheck_cli.diagnose.wording import count
+from gradcheck_cli.records import Recording
+
+if TYPE_CHECKING:
+    from gradcheck_cli.diagnose.clip.basis import Basis
+
+OPEN_LOOP = (
+    "the replays are open loop: they count on the norms of the run as it was; clipping changes the path that the "
+    "training takes, and so the norms to come (--verify trains with the value)"
+)
+ADAM = (
+    "under {name}, which divides by the gradient's own size, a max_norm that clips every step alike changes almost "
+    "nothing: what acts is how much more it shortens the large gradients than the others"
+)
+SGD = "under {name} a clipped gradient makes a smaller step: a max_norm that clips often is a cut of the learning rate"
+EITHER = (
+    "under Adam a max_norm that clips every step alike changes almost nothing, under SGD it is a cut of the step size"
+)
+
+
+def name_caveats(optimizer: str) -> tuple[str, ...]:
+    """What holds for every answer, with the optimizer by its class name, "" for not known."""
+    if "adam" in optimizer.lower() or optimizer in ("RMSprop", "Adagrad", "Adadelta", "Adafactor"):
+        return (OPEN_LOOP, ADAM.format(name=optimizer))
+    return (OPEN_LOOP, SGD.format(name=optimizer) if "SGD" in optimizer.upper() else EITHER)
+
+
+def describe_shortage(quantiles: Sequence[ClipQuantile], kept: Kept) -> str:
+    """Why not even the lowest percentile can be had."""
+    first = quantiles[0]
+    return (
+        f"p{first.percentile:g} needs {first.needed} independent steps; the {count(len(kept.norms), 'kept step')} "
+        f"are worth {first.n_eff:.0f}"
+    )
+
+
+def name_limits(recording: Recording, basis: Basis) -> tuple[str, ...]:
+    """What the numbers cannot say."""
+    return tuple(iterate_limits(recording, basis))
+
+
+def iterate_limits(recording: Recording, basis: Basis) -> Iterator[str]:
+    """Each limit, the gravest first."""
+    choice = basis.choice
+    if choice and choice.interval is None:
+        yield "too few steps for an interval: the value is a rough one"
+    if basis.kept.rate_rises:
+        yield "the learning rate still rises at the end of the run: ask for more --steps than its warm-up has"
+    if basis.drift and basis.drift.found:
+        yield "the norms drift, so the value ages: measure again later in training, with --checkpoint"
+    if recording.run.max_norm is not None:
+        yield f"the run was clipped at {recording.run.max_norm:g}: its norms are those of that path"
+    if not recording.run.has_optimizer:
+        yield "there was no optimizer, so the weights stood still: in training the norms will move"
