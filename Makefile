@@ -12,7 +12,7 @@ SICK := sample_models/deep_sigmoid_mlp.py:build
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format bench compare docs clean FORCE
+.PHONY: help demo test lint format bench compare calibration docs clean FORCE
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ bench: $(INSTALLED) ## Measure what gradcheck costs (some minutes)
 
 compare: $(INSTALLED) ## Set nan-trace beside detect_anomaly on the corpus of failing steps
 	$(PYTHON_VENV) -m tests.nan_corpus.comparison
+
+calibration: $(INSTALLED) ## Judge the clip rates that recommend-clip promises on kept training runs, and write the table
+	$(PYTHON_VENV) -m benchmarks.calibration
 
 docs: $(INSTALLED) ## Make docs/rules.md from the rules' own documentation
 	$(PYTHON_VENV) docs/build_rules.py

@@ -6,22 +6,24 @@ import re
 from itertools import groupby
 from pathlib import Path
 
+from gradcheck_cli.diagnose.diagnosis import ALL_RULES
 from gradcheck_cli.diagnose.nan.causes import CAUSES
-from gradcheck_cli.diagnose.rules import RULES
 from gradcheck_cli.records import RuleInfo
 
 FAMILIES = {
     "GC1": "GC1xx: flow through the layers",
     "GC2": "GC2xx: stability over the steps",
     "GC3": "GC3xx: non-finite values and magnitudes",
+    "GC4": "GC4xx: clipping, judged by recommend-clip",
 }
 INTRODUCTION = """\
 # Rules
 
-All rules run on every recording. `gradcheck rules` lists them, `gradcheck rules GC101` prints the documentation of one.
-`--select` and `--ignore` choose by code or by its beginning (`--select GC1,GC203`), and a configuration file can give a
-code another severity: see [profile](profile.md#configuration). A rule that cannot judge a run says so in the report,
-under "not evaluated", with the reason.
+Rules run on every recording; those on clipping (GC4xx) judge the advice of [recommend-clip](recommend-clip.md), and
+only there. `gradcheck rules` lists them, `gradcheck rules GC101` prints the documentation of one. `--select` and
+`--ignore` choose by code or by its beginning (`--select GC1,GC203`), and a configuration file can give a code another
+severity: see [profile](profile.md#configuration). A rule that cannot judge a run says so in the report, under "not
+evaluated", with the reason.
 
 The severity below is the usual one; a finding can deviate, and its rule says when. An `error` is certain and harmful, a
 `warning` probably harmful, `info` worth knowing. A healthy model gets no error and no warning.
@@ -38,7 +40,7 @@ happens and how to repair it.
 
 def page() -> str:
     """The whole page as Markdown."""
-    rules = [rule.info for rule in RULES]
+    rules = [rule.info for rule in ALL_RULES]
     sections = [INTRODUCTION]
     for family, members in groupby(rules, key=lambda rule: rule.code[:3]):
         sections += family_section(FAMILIES[family], list(members))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from gradcheck_cli.records import Floats
 
 VERDICTS = ("clip", "not-needed", "fix-first", "insufficient-data")
-REGIMES = ("initialisation", "warm-up", "drifting", "trained")
+REGIMES = ("initialisation", "warm-up", "drifting", "trained", "unknown")
 
 
 class Interval(NamedTuple):
@@ -147,7 +147,8 @@ class VerifiedRun:
     """One training run of --verify: `name` is unclipped or the candidate's.
 
     `loss` is the mean over the last tenth of its steps (at least 10), NaN where the run failed or diverged.
-    `clip_rate` is the share of its steps that were clipped, `inside` whether that lies in the promised interval
+    `clip_rate` is the share of its steps that were clipped, after as many first ones as the warm-up that was left out
+    of the advice; `inside` whether that lies in the promised interval
     (None where none was promised). `ended` is RunInfo.ended.
     """
 

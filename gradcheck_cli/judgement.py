@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from gradcheck_cli.clip_advice import ClipSettings, VerifiedRun
 from gradcheck_cli.config import Settings
 from gradcheck_cli.diagnose.clip.advice import advise
@@ -105,13 +107,15 @@ def make_clip_report(
 ) -> Report:
     """Judge a recording for clipping: what clipping would hide comes first, as errors of the rules that see it.
 
+    A recording of a clipped run has its own max_norm judged, unless the settings name another.
     Raises ConfigError where `check_selection` does.
     """
     check_selection(settings)
     limits = Limits(large=settings.large, tiny=settings.tiny)
-    ill = diagnose(recording, limits, HIDDEN_BY_CLIPPING, settings.ignore, settings.severity)
+    lost = () if recording.parameters or np.isfinite(recording.series.loss).any() else ("GC301",)  # no loss was listed
+    ill = diagnose(recording, limits, HIDDEN_BY_CLIPPING, (*settings.ignore, *lost), settings.severity)
     errors = tuple(finding for finding in ill.findings if finding.severity is Severity.ERROR)
-    asked = ClipSettings(settings.percentile, settings.horizon, settings.max_norm)
+    asked = ClipSettings(settings.percentile, settings.horizon, settings.max_norm or recording.run.max_norm)
     advice = replace(advise(recording, asked, errors), verified=verified)
     rules = tuple(rule for rule in CLIP_RULES if selected(rule, settings.select, settings.ignore))
     outcomes = [outcome for rule in rules for outcome in rule.check(advice, limits) if isinstance(outcome, Finding)]

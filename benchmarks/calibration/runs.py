@@ -55,8 +55,8 @@ REPORTED = combine(
 )
 
 
-def train(run: Run) -> np.ndarray:
-    """Gradient norms (STEPS,) float32 of a run, as gradcheck records them; shorter where its loss stopped being one."""
+def train(run: Run, steps: int = STEPS) -> np.ndarray:
+    """Gradient norms (steps,) float32 of a run, as gradcheck records them; fewer where its loss stopped being finite."""
     import torch
 
     from gradcheck_cli.config import Settings
@@ -64,7 +64,7 @@ def train(run: Run) -> np.ndarray:
 
     torch.set_num_threads(1)
     choices = {"model": run.model, "optimizer": run.optimizer, "lr": run.lr, "schedule": run.schedule, "steps": STEPS}
-    settings = Settings(steps=STEPS, seed=run.seed, probe_every=0, set=choices, device="cpu")
+    settings = Settings(steps=steps, seed=run.seed, probe_every=0, set=choices, device="cpu")
     outcome = record(f"{Path(__file__).with_name('workload.py')}:build", settings, lambda progress: None)
     return outcome.recording.series.grad_norm.astype(np.float32)
 

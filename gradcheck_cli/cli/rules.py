@@ -32,12 +32,12 @@ def rules(code: Code = None) -> None:
 
 def look_up(code: str, view: View) -> str:
     """The list of rules for "", that of causes for CATALOGUE, else one's documentation. Raises ConfigError."""
-    from gradcheck_cli.diagnose.rules import RULES
+    from gradcheck_cli.diagnose.diagnosis import ALL_RULES
     from gradcheck_cli.report.rules import render_causes, render_documentation, render_rules
 
     if not code:
-        return render_rules([rule.info for rule in RULES], view)
-    for rule in RULES:
+        return render_rules([rule.info for rule in ALL_RULES], view)
+    for rule in ALL_RULES:
         if code.lower() in (rule.code.lower(), rule.name):
             return render_documentation(rule.documentation, view)
     from gradcheck_cli.diagnose.nan.causes import CAUSES

@@ -19,8 +19,9 @@ def count(number: int, noun: str) -> str:
 
 
 def describe_step(series: Series, step: int) -> str:
-    """`step 12 (epoch 1, batch 3)`."""
-    return f"step {step} (epoch {int(series.epoch[step])}, batch {int(series.batch[step])})"
+    """`step 12 (epoch 1, batch 3)`; `step 12` where the batch is not known."""
+    batch = int(series.batch[step])
+    return f"step {step}" + (f" (epoch {int(series.epoch[step])}, batch {batch})" if batch >= 0 else "")
 
 
 def locate_step(series: Series, step: int) -> dict[str, int]:

@@ -19,6 +19,7 @@ REGIMES = {
     "warm-up": "the learning rate was still warming up",
     "drifting": "drifting: the norms change as training goes on",
     "trained": "trained: past initialisation and warm-up",
+    "unknown": "unknown: a list of norms does not say where in the training it begins",
 }
 DROPPED = {"nonfinite": "the norm was not finite", "skipped": "the gradient scaler skipped the step"}
 

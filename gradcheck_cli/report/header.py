@@ -13,9 +13,11 @@ from gradcheck_cli.report import figures
 from gradcheck_cli.report.lines import pad, styled, wrap
 from gradcheck_cli.report.view import View
 
+ROUNDING = 1e-6
 ENDED = {
     "data-exhausted": "the dataloader can be read only once and was exhausted",
     "interrupted": "it was interrupted",
+    "stable": "the percentile is known well enough (--until-stable)",
     "stop-above": "the gradient norm exceeded --stop-above",
     "nonfinite-loss": "the loss was not finite (--keep-going carries on)",
     "failed": "it failed",
@@ -38,7 +40,7 @@ def facts(report: Report) -> Iterator[tuple[str, str]]:
     yield "loss", f"{figures.plain(series.loss[0])} → {figures.plain(series.loss[-1])}" if steps else "–"
     yield "gradient norm", gradient_norm(report)
     if run.max_norm is not None:
-        clipped = int((series.grad_norm_clipped < series.grad_norm).sum())
+        clipped = int((series.grad_norm_clipped < series.grad_norm * (1 - ROUNDING)).sum())
         yield "clipped", f"{clipped:,} of {figures.plural(steps, 'step')} (max norm {run.max_norm:g})"
     if run.uses_scaler:
         yield "skipped", f"{int(series.skipped.sum()):,} of {figures.plural(steps, 'step')} (gradient scaler)"

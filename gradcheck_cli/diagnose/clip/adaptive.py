@@ -120,5 +120,6 @@ def sigma_limits(norms: Floats, sigmas: float = 6.0, window: int = 128) -> Float
         mean = past.mean()
         difference = past - mean
         limits[step] = mean + sigmas * math.sqrt(difference @ difference / (len(past) - 1))
-    limits *= scale
+    with np.errstate(over="ignore"):  # beyond the largest float there is no limit
+        limits *= scale
     return limits

@@ -12,9 +12,10 @@ from gradcheck_cli.diagnose.clip.basis import Basis, lay
 from gradcheck_cli.diagnose.clip.kept import Kept
 from gradcheck_cli.diagnose.clip.prediction import Prediction, predict_rate
 from gradcheck_cli.diagnose.clip.prior import recall_practice
-from gradcheck_cli.diagnose.clip.quantiles import estimate_quantile, steps_needed, take_quantile
+from gradcheck_cli.diagnose.clip.quantiles import estimate_quantile, take_quantile
 from gradcheck_cli.diagnose.clip.replays import replay_all, replay_per_tensor
 from gradcheck_cli.diagnose.clip.shares import dominant_layer, looseness, share_by_group, share_by_layer
+from gradcheck_cli.diagnose.clip.verdict import FEWEST_FOR_TAIL
 from gradcheck_cli.diagnose.clip.wording import name_caveats, name_limits
 from gradcheck_cli.records import Finding, Floats, Recording
 
@@ -81,16 +82,18 @@ def validate(norms: Floats, percentile: float) -> tuple[float, Prediction] | Non
 
 
 def estimate_steps(recording: Recording, basis: Basis, percentile: float) -> int | None:
-    """How many steps to ask for, to the next 50, where there are too few for the percentile; None where there are not.
+    """How many steps to ask for, to the next 50, where there are too few; None where there are not.
 
-    A quarter more than what the kept steps are worth says; at least twice as many as there were.
+    A quarter more than what the kept steps are worth says that the percentile needs, and enough to judge the tail where
+    that decides the verdict; at least twice as many as there were.
     """
-    n_eff = next(quantile.n_eff for quantile in basis.quantiles if quantile.percentile == percentile)
-    if n_eff >= steps_needed(percentile):
+    n, asked = len(basis.kept.norms), next(one for one in basis.quantiles if one.percentile == percentile)
+    undecided = basis.verdict.name == "insufficient-data" and basis.kept.norms.any() and n < FEWEST_FOR_TAIL
+    if asked.n_eff >= asked.needed and not undecided:
         return None
-    worth = n_eff / len(basis.kept.norms) if len(basis.kept.norms) else 1.0
-    left_out = recording.steps - len(basis.kept.norms)
-    return 50 * math.ceil(max(2 * recording.steps, left_out + 1.25 * steps_needed(percentile) / worth) / 50)
+    worth = asked.n_eff / n if n else 1.0
+    wanted = recording.steps - n + max(1.25 * asked.needed / worth, FEWEST_FOR_TAIL)
+    return 50 * math.ceil(max(2 * recording.steps, wanted) / 50)
 
 
 def name_regime(recording: Recording, kept: Kept, drift: Drift | None) -> str:
@@ -98,7 +101,7 @@ def name_regime(recording: Recording, kept: Kept, drift: Drift | None) -> str:
     if kept.rate_rises:
         return "warm-up"
     if recording.steps < SCRATCH_STEPS and not recording.run.checkpoint:
-        return "initialisation"
+        return "initialisation" if recording.parameters else "unknown"  # a list of norms may begin anywhere
     return "drifting" if drift and drift.found else "trained"
 
 

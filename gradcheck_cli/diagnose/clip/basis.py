@@ -55,9 +55,9 @@ def lay(recording: Recording, settings: ClipSettings, ill: Sequence[Finding]) ->
 
 
 def choose(quantiles: Sequence[ClipQuantile], percentile: float) -> Choice | None:
-    """The percentile asked for, or the highest below it that there are steps enough for."""
+    """The percentile asked for, or the highest below it that can be had; never 0, which would stop the training."""
     for quantile in sorted(quantiles, key=lambda one: -one.percentile):
-        if quantile.percentile <= percentile and quantile.value is not None:
+        if quantile.percentile <= percentile and quantile.value:
             return Choice(quantile.percentile, quantile.value, quantile.interval, quantile.n_eff)
     return None
 

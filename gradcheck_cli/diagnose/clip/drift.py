@@ -15,6 +15,7 @@ from gradcheck_cli.records import Floats
 BLOCKS = 10
 PER = 100
 SIGNIFICANT = 0.05
+DECIMALS = 9
 
 
 def find_drift(norms: Floats) -> Drift | None:
@@ -25,7 +26,7 @@ def find_drift(norms: Floats) -> Drift | None:
     if len(norms) < 2 * BLOCKS:
         return None
     medians = block_medians(log_norms(norms))
-    p = mann_kendall(medians).p
+    p = mann_kendall(np.round(medians, DECIMALS)).p  # equal ones are then equal in every unit
     slope, low, high = (value * BLOCKS * PER / len(norms) for value in slope_interval(medians))
     return Drift(p < SIGNIFICANT, p, factor(slope), Interval(factor(low), factor(high)))
 
@@ -38,16 +39,17 @@ def block_medians(logs: Floats) -> Floats:
 def slope_interval(values: Floats) -> tuple[float, float, float]:
     """Theil-Sen slope per index of values (n,), n >= 2, and the ends of its 95 % interval.
 
-    The ends are the slopes of the pairs ranked (N -+ Z sqrt(Var S)) / 2 of all N. Sen, "Estimates of the regression
-    coefficient based on Kendall's tau", JASA 63 (1968), section 4; Gilbert, "Statistical Methods for Environmental
-    Pollution Monitoring" (1987), section 16.5.1.
+    The ends are the slopes of the pairs ranked M1 = (N - Z sqrt(Var S)) / 2 and N - M1 + 1 of all N, from 1. Sen,
+    "Estimates of the regression coefficient based on Kendall's tau", JASA 63 (1968), section 4; Gilbert, "Statistical
+    Methods for Environmental Pollution Monitoring" (1987), section 16.5.1.
     """
     n = len(values)
     first, second = np.triu_indices(n, k=1)
     slopes = np.sort((values[second] - values[first]) / (second - first))
     reach = Z * math.sqrt(n * (n - 1) * (2 * n + 5) / 18)
-    low, high = max(0, math.floor((len(slopes) - reach) / 2)), min(len(slopes), math.ceil((len(slopes) + reach) / 2))
-    return float(np.median(slopes)), float(slopes[low]), float(slopes[min(high, len(slopes) - 1)])
+    ranks = [(len(slopes) - reach) / 2 - 1, (len(slopes) + reach) / 2]  # from 0; between two slopes, linear
+    low, high = np.interp(ranks, np.arange(len(slopes)), slopes).tolist()
+    return float(np.median(slopes)), low, high
 
 
 def factor(log_change: float) -> float:

@@ -22,9 +22,13 @@ from gradcheck_cli.records import Floats
 
 SHRINK = 1.0
 """A slope of z standard errors is taken to go on with the share z^2 / (z^2 + SHRINK) of it."""
-SLOPE_ERRORS, WANDER = 0.7, 0.85
-"""The spread of the slopes: so many standard errors, and so many standard deviations of the block medians over n."""
+SPREAD = 0.7
+"""The spread of the slopes, in standard errors of the slope and in standard deviations of the block medians over n."""
 SLOPES, MOMENTS = 25, 12
+ROUNDING = 1e-9
+"""Log norms that are nearer than this are equal."""
+ALL_OR_NONE = 1e-3
+"""a + b of a beta-binomial whose steps are nearly all clipped, or none."""
 LEVEL = 0.95
 
 
@@ -36,8 +40,8 @@ class Prediction(NamedTuple):
 
 
 def predict_rate(norms: Floats, max_norm: float, horizon: int) -> Prediction:
-    """The share of the next `horizon` steps whose norm exceeds `max_norm`, from norms (n,), n >= 2, in time order."""
-    exceeding = count_exceeding(log_norms(norms), max_norm, horizon)
+    """The share of the next `horizon` steps whose norm exceeds `max_norm`, from norms (n,), n >= 1, in time order."""
+    exceeding = count_exceeding(norms, max_norm, horizon)
     below = 100 * float((norms <= max_norm).mean())
     n_eff = count_independent(norms, min(99.0, max(1.0, below)))
     cdf = mixture(exceeding, len(norms), n_eff, horizon)
@@ -47,12 +51,17 @@ def predict_rate(norms: Floats, max_norm: float, horizon: int) -> Prediction:
     return Prediction(middle, Interval(low, min(1.0, high)))
 
 
-def count_exceeding(logs: Floats, max_norm: float, horizon: int) -> Floats:
-    """How many of the log norms (n,) exceed `max_norm` under each slope, on average over the horizon: (SLOPES,)."""
+def count_exceeding(norms: Floats, max_norm: float, horizon: int) -> Floats:
+    """How many of the norms (n,) exceed `max_norm` under each slope, on average over the horizon: (SLOPES,).
+
+    A zero norm never does.
+    """
+    logs = log_norms(norms)
     bar = math.log(max_norm) if max_norm > 0 else -math.inf
     distances = len(logs) / 2 + horizon * (np.arange(MOMENTS) + 0.5) / MOMENTS
     shifts = draw_slopes(logs)[:, None] * distances
-    counts: Floats = np.searchsorted(np.sort(bar - logs), shifts).mean(axis=1)
+    missing = np.where(norms > 0, bar - logs, math.inf)
+    counts: Floats = np.searchsorted(np.sort(missing), shifts - ROUNDING).mean(axis=1)
     return counts
 
 
@@ -60,13 +69,15 @@ def draw_slopes(logs: Floats) -> Floats:
     """Equally likely slopes (SLOPES,) per step of log norms (n,) from here on.
 
     Their centre is the Theil-Sen slope, damped the more the less certain it is; around it they are Student's t with
-    4 degrees of freedom.
+    4 degrees of freedom. One norm has none.
     """
+    if len(logs) < 2:
+        return np.zeros(SLOPES)
     n, medians = len(logs), block_medians(logs)
     slope, low, high = (value * len(medians) / n for value in slope_interval(medians))
     error = (high - low) / (2 * Z)
     certainty = slope**2 / (slope**2 + SHRINK * error**2) if slope else 0.0
-    spread = math.hypot(SLOPE_ERRORS * error, WANDER * float(medians.std()) / n)
+    spread = SPREAD * math.hypot(error, float(medians.std()) / n)
     return certainty * slope + spread * student_quantiles((np.arange(SLOPES) + 0.5) / SLOPES)
 
 
@@ -98,9 +109,9 @@ def concentration(n: int, n_eff: float, horizon: int) -> float:
     """
     independent = max(1.0, horizon * n_eff / n)
     variance = (n_eff + 1 + independent) / (independent * (n_eff + 2))
-    if variance >= 1 or variance * horizon <= 1:
+    if variance * horizon <= 1:  # a horizon of one step
         return n_eff + 1
-    return horizon * (1 - variance) / (variance * horizon - 1)
+    return max(ALL_OR_NONE, horizon * (1 - variance) / (variance * horizon - 1))
 
 
 def beta_binomial(a: float, b: float, m: int) -> Floats:

@@ -43,5 +43,5 @@ def rank_of(p: float, n: int) -> int:
 
 def steps_needed(percentile: float) -> int:
     """So many independent steps that the largest lies above the quantile, and the least below, with 97.5 %."""
-    p = max(percentile, 100 - percentile) / 100
-    return math.ceil(math.log(0.025) / math.log(p))
+    rare = min(percentile, 100 - percentile) / 100
+    return math.ceil(math.log(0.025) / math.log1p(-rare))

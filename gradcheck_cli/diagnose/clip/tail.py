@@ -13,21 +13,24 @@ from gradcheck_cli.records import Floats
 THRESHOLD = 0.90
 LEAST_EXCEEDANCES = 10
 LARGEST_SHAPE = 0.45
+ALIKE = 1e-6
+"""Relative: norms that differ by less are float32 rounding."""
 
 
 def fit_tail(norms: Floats, n_eff: float) -> Tail | None:
     """Fit a generalised Pareto distribution to what exceeds p90 of norms (n,), worth `n_eff` independent ones there.
 
-    None where fewer than LEAST_EXCEEDANCES do, or where they are all equal. Peaks over threshold: Pickands,
+    None where fewer than LEAST_EXCEEDANCES do, or where they are all alike. Peaks over threshold: Pickands,
     "Statistical inference using extreme order statistics", Annals of Statistics 3 (1975).
     """
     n = len(norms)
     ordered = np.sort(norms)
     threshold = float(ordered[rank_of(THRESHOLD, n) - 1]) if n else 0.0
-    excesses = ordered[ordered > threshold] - threshold
-    if len(excesses) < LEAST_EXCEEDANCES or not excesses[-1] > excesses[0]:
+    largest = ordered[ordered > threshold]
+    if len(largest) < LEAST_EXCEEDANCES or largest[-1] <= largest[0] * (1 + ALIKE):
         return None
-    unit = float(excesses.mean())
+    excesses = largest - threshold
+    unit = float(excesses[-1])
     shape, scale = fit_pareto(excesses / unit)
     error = shape_error(shape, max(1.0, len(excesses) * n_eff / n))
     p99 = threshold + unit * exceeded_by(shape, scale, 0.01 * n / len(excesses))

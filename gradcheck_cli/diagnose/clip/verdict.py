@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gradcheck_cli.clip_advice import Tail
+from gradcheck_cli.diagnose.clip.drift import factor
 from gradcheck_cli.diagnose.clip.kept import Kept
 from gradcheck_cli.diagnose.clip.warmup import log_norms
 from gradcheck_cli.diagnose.statistics import robust_sigma
@@ -17,7 +18,8 @@ from gradcheck_cli.records import Bools, Finding, Floats
 SIGMAS = 6.0
 LEAST_FACTOR = 1.1
 """A norm less than this factor above the median is no spike, however alike the others are."""
-FEWEST_FOR_TAIL = 100
+FEWEST_FOR_TAIL = 104
+"""With fewer, less than tail.LEAST_EXCEEDANCES lie above p90."""
 
 
 class Verdict(NamedTuple):
@@ -52,7 +54,8 @@ def name_needs(kept: Kept, tail: Tail | None) -> tuple[str, ...]:
     reasons = []
     if (spikes := find_spikes(kept.norms)).any():
         step, largest = int(kept.steps[np.argmax(kept.norms)]), float(kept.norms.max())
-        times = largest / float(np.median(kept.norms))
+        logs = log_norms(kept.norms)
+        times = factor(float(logs.max() - np.median(logs[kept.norms > 0])))
         reasons.append(
             f"{count(int(spikes.sum()), 'step')} of {len(spikes)} beyond median + 6 robust sigmas of the log norm, "
             f"the largest ({largest:.3g}, {times:.3g} times the median) in step {step}"
@@ -63,9 +66,10 @@ def name_needs(kept: Kept, tail: Tail | None) -> tuple[str, ...]:
 
 
 def find_spikes(norms: Floats) -> Bools:
-    """Which of the norms (n,) lie beyond median + SIGMAS robust sigmas of the log norm."""
+    """Which of the norms (n,) lie beyond median + SIGMAS robust sigmas of the log norm of those that are not 0."""
     logs = log_norms(norms)
-    spikes: Bools = logs > np.median(logs) + max(SIGMAS * robust_sigma(logs), np.log(LEAST_FACTOR))
+    usual = logs[norms > 0]
+    spikes: Bools = logs > np.median(usual) + max(SIGMAS * robust_sigma(usual), np.log(LEAST_FACTOR))
     return spikes
 
 
@@ -73,5 +77,6 @@ def name_comforts(tail: Tail | None) -> tuple[str, ...]:
     """What speaks against clipping."""
     spikes = "no step beyond median + 6 robust sigmas of the log norm"
     if tail is None:
-        return (spikes, "the largest norms are all alike")
-    return (spikes, f"no heavy tail (shape {tail.shape:.2f}, {tail.interval.low:.2f} to {tail.interval.high:.2f})")
+        return (spikes, "next to no norms above p90, or all alike")
+    low, high = tail.interval
+    return (spikes, f"the tail is not shown to be heavy (shape {tail.shape:.2f}, {low:.2f} to {high:.2f})")

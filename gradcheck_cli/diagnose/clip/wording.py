@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from gradcheck_cli.clip_advice import ClipQuantile
 from gradcheck_cli.diagnose.clip.kept import Kept
 from gradcheck_cli.diagnose.wording import count
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 OPEN_LOOP = (
     "the replays are open loop: they count on the norms of the run as it was; clipping changes the path that the "
-    "training takes, and so the norms to come (--verify trains with the value)"
+    "training takes, and so the norms to come"
 )
 ADAM = (
     "under {name}, which divides by the gradient's own size, a max_norm that clips every step alike changes almost "
@@ -36,11 +38,11 @@ def name_caveats(optimizer: str) -> tuple[str, ...]:
 
 def describe_shortage(quantiles: Sequence[ClipQuantile], kept: Kept) -> str:
     """Why not even the lowest percentile can be had."""
-    first = quantiles[0]
-    return (
-        f"p{first.percentile:g} needs {first.needed} independent steps; the {count(len(kept.norms), 'kept step')} "
-        f"are worth {first.n_eff:.0f}"
-    )
+    first, n = quantiles[0], len(kept.norms)
+    if first.value is not None:
+        return f"p{first.percentile:g} is 0: {n - np.count_nonzero(kept.norms)} of {n} gradients are zero"
+    worth = f"the {count(n, 'kept step')} {'is' if n == 1 else 'are'} worth {int(first.n_eff)}"
+    return f"p{first.percentile:g} needs {first.needed} independent steps; {worth}"
 
 
 def name_limits(recording: Recording, basis: Basis) -> tuple[str, ...]:
@@ -57,7 +59,8 @@ def iterate_limits(recording: Recording, basis: Basis) -> Iterator[str]:
         yield "the learning rate still rises at the end of the run: ask for more --steps than its warm-up has"
     if basis.drift and basis.drift.found:
         yield "the norms drift, so the value ages: measure again later in training, with --checkpoint"
-    if recording.run.max_norm is not None:
-        yield f"the run was clipped at {recording.run.max_norm:g}: its norms are those of that path"
+    if not recording.parameters:
+        loss = "" if np.isfinite(recording.series.loss).any() else " and a diverging loss"
+        yield f"from norms alone, exploding layers{loss} would not be seen"
     if not recording.run.has_optimizer:
         yield "there was no optimizer, so the weights stood still: in training the norms will move"

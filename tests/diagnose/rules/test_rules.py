@@ -14,6 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gradcheck_cli.diagnose.clip.rules import CLIP_RULES
+from gradcheck_cli.diagnose.diagnosis import ALL_RULES
 from gradcheck_cli.diagnose.limits import Limits
 from gradcheck_cli.diagnose.rule import Rule
 from gradcheck_cli.diagnose.rules import RULES
@@ -23,15 +25,18 @@ from tests.diagnose.recordings import make_recording
 
 SECTIONS = ["What it detects", "Why it matters", "How to fix", "How it decides"]
 every_rule = pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+every_documentation = pytest.mark.parametrize("rule", ALL_RULES, ids=lambda rule: rule.name)
 
 
 def test_codes_are_unique_and_in_order() -> None:
-    codes = [rule.code for rule in RULES]
-    assert codes == sorted(set(codes))
-    assert len({rule.name for rule in RULES}) == len(RULES)
+    for rules in (RULES, CLIP_RULES, ALL_RULES):
+        codes = [rule.code for rule in rules]
+        assert codes == sorted(set(codes))
+        assert len({rule.name for rule in rules}) == len(codes)
+    assert len(ALL_RULES) == len(RULES) + len(CLIP_RULES)
 
 
-@every_rule
+@every_documentation
 def test_the_documentation_is_complete(rule: Rule) -> None:
     assert rule.documentation.startswith(f"# {rule.code} {rule.name}\n")
     headings = re.findall(r"^## (.+)$", rule.documentation, flags=re.MULTILINE)
@@ -44,7 +49,7 @@ def test_the_documentation_is_complete(rule: Rule) -> None:
     assert 40 < len(rule.info.summary) < 400
 
 
-@every_rule
+@every_documentation
 def test_the_name_is_that_of_the_file(rule: Rule) -> None:
     assert re.fullmatch(r"GC\d{3}", rule.code)
     assert re.fullmatch(r"[a-z]+(-[a-z]+)*", rule.name)
@@ -52,9 +57,9 @@ def test_the_name_is_that_of_the_file(rule: Rule) -> None:
     assert file.endswith(f"/{rule.name.replace('-', '_')}.py")
 
 
-@every_rule
+@every_documentation
 def test_documentation_refers_only_to_rules_that_exist(rule: Rule) -> None:
-    known = {other.code for other in RULES} | {"GC101", "GC102"}
+    known = {other.code for other in ALL_RULES}
     assert set(re.findall(r"GC\d{3}", rule.documentation)) <= known
 
 

@@ -2,7 +2,7 @@
 
 ## What it detects
 
-One layer that alone makes the global gradient norm.
+One layer that alone makes the global gradient norm, and so decides which steps are clipped.
 
 ## Why it matters
 
