@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from gradcheck_cli import archive_signals
 from gradcheck_cli.errors import RecordingError
 from gradcheck_cli.records import (
     FORMAT_VERSION,
@@ -33,16 +34,22 @@ def dumps(recording: Recording) -> bytes:
         for part, kind in ARRAYS.items()
         for field in dataclasses.fields(kind)
     }
+    heard, places = archive_signals.split(recording.signals) if recording.signals else ({}, None)
     plain = {
         "format_version": FORMAT_VERSION,
         "run": dataclasses.asdict(recording.run),
         "parameters": [dataclasses.asdict(parameter) for parameter in recording.parameters],
         "modules": [dataclasses.asdict(module) for module in recording.modules],
         "nonfinite_input": recording.nonfinite_input,
+        "signals": places,
     }
     buffer = io.BytesIO()
     np.savez_compressed(
-        buffer, plain=np.array(json.dumps(plain)), final_parameter_norm=recording.final_parameter_norm, **arrays
+        buffer,
+        plain=np.array(json.dumps(plain)),
+        final_parameter_norm=recording.final_parameter_norm,
+        **arrays,
+        **heard,
     )
     return buffer.getvalue()
 
@@ -99,6 +106,7 @@ def assemble(plain: dict[str, Any], arrays: dict[str, Any]) -> Recording:
         modules=tuple(ModuleInfo(**{**entry, "source": place(entry["source"])}) for entry in plain["modules"]),
         final_parameter_norm=arrays["final_parameter_norm"],
         nonfinite_input=plain["nonfinite_input"],
+        signals=archive_signals.join(arrays, plain["signals"]) if plain.get("signals") is not None else None,
         **parts,
     )
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 if TYPE_CHECKING:  # these are made of records
     from gradcheck_cli.clip_advice import ClipAdvice
+    from gradcheck_cli.signals import Signals
     from gradcheck_cli.tape import NanTrace
 
 FORMAT_VERSION = 1
@@ -191,6 +192,7 @@ class Recording:
     probes: Probes
     final_parameter_norm: Floats
     nonfinite_input: str = ""
+    signals: Signals | None = None
 
     @property
     def steps(self) -> int:
@@ -206,7 +208,10 @@ class Recording:
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that a rule found. `layer` and `step` are None where the finding is of the whole run."""
+    """One thing that a rule found. `layer` and `step` are None where the finding is of the whole run.
+
+    `because` are the fingerprints of findings that explain this one, `explains` of those that it explains.
+    """
 
     code: str
     name: str
@@ -217,6 +222,8 @@ class Finding:
     step: int | None = None
     evidence: Mapping[str, Any] = field(default_factory=dict)
     location: Location | None = None
+    because: tuple[str, ...] = ()
+    explains: tuple[str, ...] = ()
 
     @property
     def fingerprint(self) -> str:

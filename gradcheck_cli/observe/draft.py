@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gradcheck_cli.observe.probes import Tally
+from gradcheck_cli.observe.signals.tallies import averaged
 from gradcheck_cli.observe.transfer import Value
 
 
@@ -49,6 +50,8 @@ class Draft:
             if tally.gradient:
                 self.values[f"gradient.{probe}"] = added(tally.gradient)
                 self.gradient_numel[probe] = tally.gradient_numel
+            if tally.signals:
+                self.values[f"layer.{probe}"] = averaged(tally.signals)
 
 
 def added(terms: Sequence[Tensor]) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -86,7 +87,12 @@ def is_compiled(module: nn.Module) -> bool:
 
 
 def bears_weights(module: nn.Module) -> bool:
-    """Whether the module holds parameters of its own, directly or through torch.nn.utils.parametrize."""
+    """Whether the module holds parameters of its own, directly or through torch.nn.utils.parametrize.
+
+    Not a scripted one, which takes no hooks.
+    """
+    if isinstance(module, torch.jit.ScriptModule):
+        return False
     own = any(True for _ in module.parameters(recurse=False))
     return (own and type(module).__name__ != "ParametrizationList") or hasattr(module, "parametrizations")
 

@@ -11,17 +11,22 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from gradcheck_cli.observe.signals.sampling import mean_square, thin
 from gradcheck_cli.observe.squares import sum_of_squares
 
 
 @dataclass
 class Tally:
-    """Sums of squares over all calls of one module in one step, with the number of elements behind them."""
+    """Sums of squares over all calls of one module in one step, with the number of elements behind them.
+
+    `signals` has for each call the mean square of its input, the mean of its output, the fraction of zeros in it.
+    """
 
     output: list[Tensor] = field(default_factory=list)
     output_numel: int = 0
     gradient: list[Tensor] = field(default_factory=list)
     gradient_numel: int = 0
+    signals: list[Tensor] = field(default_factory=list)
 
 
 class Probes:
@@ -53,6 +58,8 @@ class Probes:
             began = perf_counter()
             tally = self.tallies.setdefault(index, Tally())
             recomputed = torch._C._current_graph_task_id() != -1  # gradient checkpointing, inside backward
+            if not recomputed:
+                tally.signals += measure_layer(args, output)
             for tensor in floating_tensors(output):
                 if not recomputed:
                     tally.output.append(sum_of_squares(tensor.detach()))
@@ -73,6 +80,16 @@ class Probes:
             self.seconds += perf_counter() - began
 
         return on_gradient
+
+
+def measure_layer(args: Any, output: Any) -> list[Tensor]:
+    """Mean square of the input, mean of the output, fraction of zeros in it: (3,) float32 of samples, if there are."""
+    given, returned = next(floating_tensors(args), None), next(floating_tensors(output), None)
+    if returned is None or not returned.is_floating_point() or not returned.numel():
+        return []
+    values = thin(returned.detach())
+    square = values.new_tensor(torch.nan).float() if given is None or not given.numel() else mean_square(given).float()
+    return [torch.stack([square, values.float().mean(), (values == 0).float().mean()])]
 
 
 def floating_tensors(output: Any) -> Iterator[Tensor]:

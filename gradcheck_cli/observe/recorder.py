@@ -26,6 +26,9 @@ from gradcheck_cli.observe.inputs import B, Inputs
 from gradcheck_cli.observe.naming import bears_weights, modules_of, parameters_of
 from gradcheck_cli.observe.numerics import reducer_for
 from gradcheck_cli.observe.probes import Probes
+from gradcheck_cli.observe.signals.listener import Listener
+from gradcheck_cli.observe.signals.noise import GradientPairs
+from gradcheck_cli.observe.signals.weights import measure_weights
 from gradcheck_cli.observe.store import Store
 from gradcheck_cli.observe.transfer import to_host
 from gradcheck_cli.observe.updates import Updates
@@ -78,10 +81,15 @@ class Recorder:
         self._modules = [(replace(info, compiled=info.compiled and not eager), m) for info, m in modules_of(model)]
         self._probed = [i for i, (info, m) in enumerate(self._modules) if bears_weights(m) and not info.compiled]
         self._probes = Probes([self._modules[i][1] for i in self._probed])
+        compiled = any(info.compiled for info, _ in self._modules)
+        # What compiled code calls can't be listened to, and hooks and modes around it would compile it again.
+        self._listener = Listener([] if compiled else [(info.name, module) for info, module in self._modules])
+        self._pairs = GradientPairs()
         device = self._tensors[0].device
         self._reducer = reducer_for(device)
         self._on_host = device.type == "cpu"
-        self._store = Store(self._norms(), self._trainable, self._settings.max_rows)
+        weights = measure_weights(described, {info.name: module for info, module in self._modules})
+        self._store = Store(self._norms(), self._trainable, self._settings.max_rows, weights)
         self._unscaled: dict[int, tuple[Tensor, Tensor]] = {}
         self._inputs = Inputs()
         self._updates: Updates | None = None
@@ -92,10 +100,13 @@ class Recorder:
         self.ended = ""
 
     def __enter__(self) -> Recorder:
-        self._stack.callback(self._probes.detach)
-        self._stack.enter_context(observed(self))
-        self._began = self._flushed = perf_counter()
-        self._begin_step()
+        with ExitStack() as stack:
+            stack.callback(self._probes.detach)
+            stack.callback(self._listener.detach)
+            stack.enter_context(observed(self))
+            self._began = self._flushed = perf_counter()
+            self._begin_step()
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(
@@ -126,7 +137,8 @@ class Recorder:
         """Everything recorded so far, as plain values."""
         self._flush()
         modules = [info for info, _ in self._modules]
-        return self._store.recording(run, self._parameters, modules, self._probed, self._norms())
+        heard = self._listener.columns()
+        return self._store.recording(run, self._parameters, modules, self._probed, self._norms(), heard)
 
     # Events, in the order of a training step.
 
@@ -135,6 +147,7 @@ class Recorder:
         if torch._C._current_graph_task_id() == -1:  # else reentrant gradient checkpointing, inside a backward
             _, unscaled = self._unscaled.pop(id(loss), (loss, loss))
             self._draft.losses.append(unscaled.detach())
+            self._listener.end_first_pass()
 
     @timed
     def after_scale(self, loss: Tensor, scaled: Tensor) -> None:
@@ -180,6 +193,7 @@ class Recorder:
         self._updates = None
         if self._draft.probing:
             self._probes.attach()
+            self._listener.attach()
 
     def _measure(self) -> None:
         if self._draft.measured:
@@ -193,6 +207,9 @@ class Recorder:
             if present:
                 self._draft.values["statistics"] = self._reducer.measure([g for g in gradients if g is not None])
             self._draft.values["weights"] = self._reducer.norms(self._trainable_tensors)
+            self._draft.values.update(self._pairs.compare(gradients))
+            if self._draft.probing:
+                self._pairs.hold(gradients)
         self._draft.measured = True
 
     def _note_settings(self) -> None:
@@ -206,8 +223,10 @@ class Recorder:
         draft.add_losses()
         if draft.probing:
             self._probes.detach()
+            self._listener.detach()
             draft.add_tallies(self._probes.tallies)
-            self._overhead += self._probes.seconds
+            draft.values.update(self._listener.take())
+            self._overhead += self._probes.seconds + self._listener.seconds
         self._inputs.move_to(draft)
         now = perf_counter()
         draft.seconds, self._began = now - self._began, now

@@ -12,6 +12,7 @@ import numpy as np
 from gradcheck_cli.observe.draft import Draft
 from gradcheck_cli.observe.numerics import COLUMNS
 from gradcheck_cli.observe.probes import merge_order
+from gradcheck_cli.observe.signals.tables import Columns, make_signals
 from gradcheck_cli.records import (
     Floats,
     ModuleInfo,
@@ -22,6 +23,7 @@ from gradcheck_cli.records import (
     RunInfo,
     Series,
 )
+from gradcheck_cli.signals import WeightSignals
 
 SERIES: Mapping[str, type] = {
     "loss": np.float64,
@@ -35,6 +37,7 @@ SERIES: Mapping[str, type] = {
     "epoch": np.int64,
     "nonfinite_inputs": np.int64,
 }
+SIGNALS = frozenset({"layer", "activation", "attention", "block", "time", "result"})
 NAN = float("nan")
 NOTHING = np.empty((0, 6))
 Arrays = Mapping[str, Floats]
@@ -42,13 +45,14 @@ Arrays = Mapping[str, Floats]
 
 @dataclass(frozen=True)
 class ProbeRow:
-    """One probed step; (trainable,) arrays, and outputs and their gradients as RMS by probe."""
+    """One probed step; (trainable,) arrays, outputs and their gradients as RMS by probe, and what else was heard."""
 
     step: int
     update_ratio: Floats
     parameter_max: Floats
     output: dict[int, float]
     gradient: dict[int, float]
+    signals: dict[str, Floats]
 
 
 @dataclass(frozen=True)
@@ -67,10 +71,11 @@ class Store:
     A row takes 56 bytes a parameter, and 400 besides.
     """
 
-    def __init__(self, initial_norms: Floats, trainable: Sequence[int], max_rows: int) -> None:
+    def __init__(self, initial_norms: Floats, trainable: Sequence[int], max_rows: int, weights: WeightSignals) -> None:
         self._initial_norms = initial_norms
         self._trainable = list(trainable)
         self._max_rows = max_rows
+        self._weights = weights
         self._stride = 1
         self._rows: list[Row] = []
         self._probe_rows: list[ProbeRow] = []
@@ -92,6 +97,8 @@ class Store:
         self.nonfinite_input = self.nonfinite_input or draft.nonfinite_input
         if self.steps % self._stride == 0:
             self._rows.append(row)
+        if "dot" in values and self._probe_rows:
+            self._probe_rows[-1].signals.update(dot=values["dot"], square=values["square"])
         if draft.probing:
             self._add_probes(draft, values, row)
         self.steps += 1
@@ -114,7 +121,7 @@ class Store:
             for probe, numel in draft.gradient_numel.items()
         }
         merge_order(self._order, list(output))
-        self._probe_rows.append(ProbeRow(row.step, ratio, largest, output, gradient))
+        self._probe_rows.append(ProbeRow(row.step, ratio, largest, output, gradient, signals_of(values, scale)))
 
     def _thin(self) -> None:
         if len(self._rows) > self._max_rows:
@@ -130,6 +137,7 @@ class Store:
         modules: Sequence[ModuleInfo],
         probed: Sequence[int],
         final_norms: Floats,
+        heard: Columns,
     ) -> Recording:
         """Everything so far; `probed[i]` is the index in `modules` of probe i."""
         columns = {probed[probe]: column for column, probe in enumerate(self._order)}
@@ -142,6 +150,7 @@ class Store:
             probes=self._make_probes(),
             final_parameter_norm=final_norms,
             nonfinite_input=self.nonfinite_input,
+            signals=make_signals([row.signals for row in self._probe_rows], heard, self._order, self._weights),
         )
 
     def make_series(self) -> Series:
@@ -181,6 +190,12 @@ class Store:
     def _by_module(self, rows: Sequence[Mapping[int, float]]) -> Floats:
         cells = [[row.get(probe, NAN) for probe in self._order] for row in rows]
         return np.array(cells, dtype=np.float64).reshape(len(rows), len(self._order))
+
+
+def signals_of(values: Arrays, scale: float) -> dict[str, Floats]:
+    """What a listener heard; gradients at time steps without the loss scale."""
+    heard = {name: value for name, value in values.items() if name.partition(".")[0] in SIGNALS}
+    return {name: value / scale**2 if name.startswith("time.") else value for name, value in heard.items()}
 
 
 def series_entry(draft: Draft, values: Arrays, statistics: Floats) -> tuple[float, ...]:

@@ -20,6 +20,7 @@ from gradcheck_cli.drive.workload import Workload
 from gradcheck_cli.observe import recorder as recorder_module
 from gradcheck_cli.observe.recorder import Recorder, RecorderSettings
 from gradcheck_cli.records import Recording, RunInfo
+from gradcheck_cli.signals import WeightSignals
 from tests.observe.workloads import WORKLOADS, Checkpointed, Switching, Tied, classify, language, vectors
 
 CPU = torch.device("cpu")
@@ -320,7 +321,9 @@ def test_steps_on_an_accelerator_wait_for_nothing(
 ) -> None:
     """Any value read back from a fake tensor raises; transfers happen every FLUSH_EVERY steps only."""
     model = backward_without_engine
-    monkeypatch.setattr(Recorder, "_norms", lambda self: np.ones(3))  # read once, before the first step
+    nothing = WeightSignals(np.ones(3), np.ones(3), np.ones(3), ())
+    monkeypatch.setattr(Recorder, "_norms", lambda self: np.ones(3))  # these two are read once, before the first step
+    monkeypatch.setattr(recorder_module, "measure_weights", lambda *_: nothing)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, foreach=False)
     with Recorder(model, optimizer, RecorderSettings(probe_every=1)) as recorder:
         for _ in range(recorder_module.FLUSH_EVERY - 1):

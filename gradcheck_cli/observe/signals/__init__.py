@@ -1,0 +1,1 @@
+"""What modules and functions do with the signal, on probed steps."""

@@ -1,0 +1,81 @@
+"""How saturated, how sparse and how dead activation functions are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from gradcheck_cli.observe.signals.sampling import thin
+
+RECTIFYING = frozenset({"relu", "relu6"})
+UNIT_SAMPLE = 1 << 16
+
+# Where the derivative, as a function of the output, is under 5 % of its maximum.
+FLAT: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "sigmoid": lambda y: (y - 0.5).abs() > 0.487340,  # y (1 - y) < 0.0125
+    "tanh": lambda y: y.abs() > 0.974679,  # 1 - y^2 < 0.05
+    "softsign": lambda y: y.abs() > 0.776393,  # (1 - |y|)^2 < 0.05
+    "hardsigmoid": lambda y: (y <= 0) | (y >= 1),
+    "relu6": lambda y: y >= 6,
+}
+KINDS: Mapping[Any, str] = {
+    **dict.fromkeys((torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, functional.relu, functional.relu_), "relu"),
+    **dict.fromkeys((torch.sigmoid, torch.sigmoid_, Tensor.sigmoid, Tensor.sigmoid_, functional.sigmoid), "sigmoid"),
+    **dict.fromkeys((torch.special.expit,), "sigmoid"),
+    **dict.fromkeys((torch.tanh, torch.tanh_, Tensor.tanh, Tensor.tanh_, functional.tanh), "tanh"),
+    **dict.fromkeys((functional.hardtanh, functional.hardtanh_), "hardtanh"),
+    functional.relu6: "relu6",
+    functional.hardsigmoid: "hardsigmoid",
+    functional.softsign: "softsign",
+    **dict.fromkeys((torch.softmax, Tensor.softmax, functional.softmax), "softmax"),
+}
+
+
+@dataclass
+class Activity:
+    """Which units gave something above 0 in any example so far: `alive` (units,) bool, on the device."""
+
+    alive: Tensor
+    samples: int = 0
+
+
+def refine(kind: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[str, float, float]:
+    """The kind, and between which outputs a hardtanh is not flat: one from 0 to 6 is relu6."""
+    if kind != "hardtanh":
+        return kind, 0.0, 0.0
+    low = float(args[1] if len(args) > 1 else kwargs.get("min_val", -1.0))
+    high = float(args[2] if len(args) > 2 else kwargs.get("max_val", 1.0))
+    return ("relu6", low, high) if (low, high) == (0.0, 6.0) else ("hardtanh", low, high)
+
+
+def measure_activation(kind: str, output: Tensor, low: float, high: float) -> Tensor:
+    """(2,) float32: the saturated fraction, NaN for relu, and the fraction of zeros, of a sample of the output."""
+    values = thin(output.detach(), keep=(output.dim() - 1,) if kind == "softmax" else ())
+    zero = (values == 0).float().mean()
+    if kind == "softmax":
+        flat = values.amax(-1) > 0.987340
+    elif kind == "hardtanh":
+        flat = (values <= low) | (values >= high)
+    elif kind in FLAT:
+        flat = FLAT[kind](values)
+    else:
+        return torch.stack([torch.full_like(zero, float("nan")), zero])
+    return torch.stack([flat.float().mean(), zero])
+
+
+def note_activity(known: Activity | None, output: Tensor, unit_dim: int) -> Activity | None:
+    """What is known with this output added; None where units can't be told: one dimension, or their number varies."""
+    if output.dim() < 2 or (known and len(known.alive) != output.shape[unit_dim]):
+        return known
+    values = thin(output.detach().movedim(unit_dim, -1), UNIT_SAMPLE, keep=(0, output.dim() - 1))
+    alive = (values > 0).flatten(0, -2).any(0)
+    if known is None:
+        return Activity(alive, output.shape[0])
+    known.alive |= alive
+    known.samples += output.shape[0]
+    return known

@@ -1,0 +1,144 @@
+"""Listen to a model's calls on probed steps: to its modules by hooks, to the functions that they call by a mode."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from gradcheck_cli.observe.signals.blocks import first_tensor, is_stacked, measure_block, puts_tokens_first
+from gradcheck_cli.observe.signals.frames import Frames
+from gradcheck_cli.observe.signals.functions import Functions, is_measurable
+from gradcheck_cli.observe.signals.outputs import measure_output
+from gradcheck_cli.observe.signals.recurrence import hidden_state, watch_input, with_gradient
+from gradcheck_cli.observe.signals.tables import Columns
+from gradcheck_cli.observe.signals.tallies import Tallies
+from gradcheck_cli.observe.transfer import Value
+from gradcheck_cli.signals import Site
+
+
+class Listener:
+    """Between `attach` and `detach` it measures what `gradcheck_cli.signals` describes; `take` hands it over.
+
+    Modules that gradient checkpointing calls again, within a backward, are left alone.
+    """
+
+    def __init__(self, modules: Sequence[tuple[str, nn.Module]]) -> None:
+        self._modules = [(name, module) for name, module in modules if not isinstance(module, torch.jit.ScriptModule)]
+        self._blocks = blocks_of([module for _, module in self._modules])
+        self._handles: list[RemovableHandle] = []
+        self._frames = Frames()
+        self.tallies = Tallies()
+        self.functions = Functions(self._frames, self.tallies)
+        self.lengths: dict[int, int] = {}
+        self._cell_calls: dict[str, int] = {}
+        self._first_pass = True
+        self.seconds = 0.0
+
+    def attach(self) -> None:
+        """Listen from now on."""
+        self._first_pass, self._cell_calls, self.seconds = True, {}, 0.0
+        for name, module in self._modules:
+            self._handles.append(module.register_forward_pre_hook(self._before(name)))
+            hook = self._after(name, self._blocks.get(module))
+            self._handles.append(module.register_forward_hook(hook, with_kwargs=True, always_call=True))
+
+    def detach(self) -> None:
+        """Remove every hook."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def end_first_pass(self) -> None:
+        """From the first backward on, gradients at time steps are those of the first micro-batch only."""
+        self._first_pass = False
+
+    def columns(self) -> Columns:
+        """Which column of which table is what, for all that was taken."""
+        return Columns(self.tallies.columns, self.functions.activity, self.lengths)
+
+    def take(self) -> dict[str, Value]:
+        """What this step gave, by table and column."""
+        return self.tallies.take()
+
+    def _before(self, name: str) -> Any:
+        def enter(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+            if is_recomputing():
+                return None
+            if not self._frames:
+                self.functions.__enter__()  # type: ignore[no-untyped-call]
+            self._frames.enter(name, module)
+            if isinstance(module, nn.RNNBase) and args and self._first_pass:
+                return self._watch_recurrence(name, module, args)
+            return None
+
+        return enter
+
+    def _after(self, name: str, tokens_first: bool | None) -> Any:
+        def leave(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            if is_recomputing() or not self._frames:
+                return
+            began = perf_counter()
+            self._frames.leave(module)
+            if not self._frames:
+                self.functions.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+            with torch.no_grad():
+                self._measure(name, module, tokens_first, first_tensor([*args, *kwargs.values()]), output)
+            self.seconds += perf_counter() - began + self.functions.seconds
+            self.functions.seconds = 0.0
+
+        return leave
+
+    def _measure(
+        self, name: str, module: nn.Module, tokens_first: bool | None, given: Tensor | None, output: Any
+    ) -> None:
+        returned = first_tensor(output)
+        if tokens_first is not None and returned is not None and is_measurable(returned):
+            self.tallies.add("block", name, measure_block(given, returned, tokens_first))
+        if isinstance(module, nn.RNNCellBase) and self._first_pass:
+            self._watch_cell(name, module, hidden_state(output))
+        if not name:
+            self._measure_result(output)
+
+    def _measure_result(self, output: Any) -> None:
+        measured = measure_output(output)
+        if measured:
+            values, scores = measured
+            self.tallies.add("result", scores, values)
+
+    def _watch_recurrence(self, name: str, module: nn.RNNBase, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        site = Site(name, type(module).__name__.lower())
+        if self._cell_calls.setdefault(name, 0):
+            return args
+        self._cell_calls[name] = 1
+        watched = with_gradient(args)
+        watch_input(module, watched[0], lambda squares, length: self._note_times(site, squares, length))
+        return watched
+
+    def _note_times(self, site: Site, squares: Tensor, length: int) -> None:
+        self.tallies.add("time", site, squares)
+        self.lengths[self.tallies.column("time", site)] = length
+
+    def _watch_cell(self, name: str, module: nn.Module, state: Tensor | None) -> None:
+        site, call = Site(name, "cell"), self._cell_calls.get(name, 0)
+        self._cell_calls[name] = call + 1
+        self.lengths[self.tallies.column("time", site)] = call + 1
+        if state is not None:
+            state.register_hook(  # type: ignore[no-untyped-call]
+                lambda gradient: self.tallies.add_call(site, call, gradient.detach().float().square().mean())
+            )
+
+
+def blocks_of(modules: Sequence[nn.Module]) -> dict[nn.Module, bool]:
+    """The blocks of stacks, and whether their tensors have the tokens first."""
+    pairs = [(parent, child) for parent in modules for child in parent.children() if is_stacked(parent, child)]
+    return {child: puts_tokens_first(child) for _, child in pairs}
+
+
+def is_recomputing() -> bool:
+    """Whether this runs within a backward, as gradient checkpointing does, or is being compiled."""
+    return torch._C._current_graph_task_id() != -1 or torch.compiler.is_compiling()

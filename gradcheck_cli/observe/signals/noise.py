@@ -1,0 +1,58 @@
+"""How alike the gradients of two steps in a row are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gradcheck_cli.observe.signals.sampling import thin
+from gradcheck_cli.observe.transfer import Value
+
+MOST = 1 << 12
+
+
+class GradientPairs:
+    """Keeps a sample of the gradients of one step until the next."""
+
+    def __init__(self) -> None:
+        self._held: tuple[list[int], Tensor] | None = None
+
+    def hold(self, gradients: Sequence[Tensor | None]) -> None:
+        """Remember a step's gradients, one for each parameter."""
+        self._held = sample(gradients)
+
+    def compare(self, gradients: Sequence[Tensor | None]) -> dict[str, Value]:
+        """`dot` and `square` (parameters,), see `Signals`; nothing unless the step before was held and is like this."""
+        held, self._held = self._held, None
+        if held is None:
+            return {}
+        lengths, before = held
+        now_lengths, now = sample(gradients)
+        if lengths != now_lengths:
+            return {}
+        counts = torch.tensor(lengths, device=now.device)
+        pairs = {"dot": before * now, "square": (before.square() + now.square()) / 2}
+        missing = counts == 0
+        return {name: summed(values, counts).masked_fill(missing, torch.nan) for name, values in pairs.items()}
+
+
+def sample(gradients: Sequence[Tensor | None]) -> tuple[list[int], Tensor]:
+    """How many elements of each gradient are taken, 0 of those that are absent, sparse or complex; and all of them."""
+    parts = [thin(g.detach(), MOST).reshape(-1).float() if is_plain(g) else None for g in gradients]  # type: ignore[union-attr]
+    lengths = [0 if part is None else part.numel() for part in parts]
+    found = [part for part in parts if part is not None]
+    return lengths, torch.cat(found) if found else torch.zeros(0)
+
+
+def is_plain(gradient: Tensor | None) -> bool:
+    """Whether a gradient is a strided tensor of real numbers, on a device that can sum by segment."""
+    if gradient is None or gradient.layout is not torch.strided:
+        return False
+    return gradient.is_floating_point() and gradient.device.type != "mps"
+
+
+def summed(values: Tensor, counts: Tensor) -> Tensor:
+    """The sums (n,) of runs of values (sum of counts,) of these lengths."""
+    return torch.segment_reduce(values, "sum", lengths=counts, unsafe=True)

@@ -1,0 +1,47 @@
+"""Whether what a model says depends on what it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradcheck_cli.observe.signals.blocks import first_tensor
+from gradcheck_cli.observe.signals.sampling import every, thin
+
+ROWS = 512
+
+
+def measure_output(output: Any) -> tuple[Tensor, int] | None:
+    """(2,) float32: standard deviation across examples over the RMS, share of examples whose largest score is the
+    most frequent one (NaN where the output is no row of scores); and how many scores there are. None for no batch.
+
+    Three dimensions are taken as (examples, positions, scores), each position as an example.
+    """
+    found = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    tensor = first_tensor(output if found is None else found)
+    if tensor is None or tensor.dim() < 2:
+        return None
+    rows = tensor.detach().flatten(0, 1) if tensor.dim() == 3 else tensor.detach()
+    rows = every(rows, 0, max(1, rows.shape[0] // ROWS))
+    if rows.shape[0] < 2:
+        return None
+    scores = rows.shape[1] if rows.dim() == 2 else 1
+    return torch.stack([variation(rows), same_class(rows, scores)]), scores
+
+
+def variation(rows: Tensor) -> Tensor:
+    """Standard deviation across the rows over the RMS, of a sample of their elements; 0 where all are 0."""
+    values = thin(rows, keep=(0,)).flatten(1).float()
+    square = values.square().mean()
+    return torch.where(square > 0, (values.var(0, correction=0).mean() / square).sqrt(), torch.zeros_like(square))
+
+
+def same_class(rows: Tensor, scores: int) -> Tensor:
+    """Share of the rows (n, scores) whose largest score is the most frequent one, 0-d; NaN for fewer than 2 scores."""
+    if scores < 2:
+        return torch.full((), torch.nan, device=rows.device)
+    best = rows.argmax(1)
+    return (best.unsqueeze(1) == best).float().mean(1).amax()

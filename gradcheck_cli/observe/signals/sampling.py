@@ -1,0 +1,42 @@
+"""Samples of large tensors, as views: nothing is copied, nothing waits for the device."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+MOST = 1 << 14
+
+
+def thin(tensor: Tensor, most: int = MOST, keep: tuple[int, ...] = ()) -> Tensor:
+    """A view of about `most` elements at even distances; dimensions in `keep` (not negative) stay whole.
+
+    Every second element of the longest other dimension is left out until it is small enough.
+    """
+    while tensor.numel() > most:
+        free = [(size, dim) for dim, size in enumerate(tensor.shape) if dim not in keep and size > 1]
+        if not free:
+            return tensor
+        size, dim = max(free)
+        step = min(size, max(2, tensor.numel() // most))
+        tensor = every(tensor, dim, step)
+    return tensor
+
+
+def every(tensor: Tensor, dim: int, step: int) -> Tensor:
+    """A view of every `step`-th element along a dimension. No indexing, which fake tensors of a device lack."""
+    sliced: Tensor = torch.ops.aten.slice.Tensor(tensor, dim, None, None, step) if step > 1 else tensor
+    return sliced
+
+
+def first(tensor: Tensor, dim: int, most: int) -> Tensor:
+    """A view of up to `most` elements along a dimension."""
+    return tensor.narrow(dim, 0, min(most, tensor.shape[dim]))
+
+
+def mean_square(tensor: Tensor) -> Tensor:
+    """Mean of |x|^2 of a sample, 0-d float32 (float64 where the tensor is)."""
+    values = thin(tensor.detach())
+    values = values.abs() if values.is_complex() else values
+    values = values if values.element_size() >= 4 else values.float()
+    return values.square().mean()
