@@ -12,7 +12,7 @@ SICK := sample_models/deep_sigmoid_mlp.py:build
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format bench compare calibration docs clean FORCE
+.PHONY: help demo test lint format bench compare calibration zoo docs clean FORCE
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,10 @@ compare: $(INSTALLED) ## Set nan-trace beside detect_anomaly on the corpus of fa
 
 calibration: $(INSTALLED) ## Judge the clip rates that recommend-clip promises on kept training runs, and write the table
 	$(PYTHON_VENV) -m benchmarks.calibration
+
+zoo: $(INSTALLED) ## Profile all healthy and broken models of tests/zoo, and write the table (some minutes)
+	$(PYTHON_VENV) -m pip install --quiet -e '.[zoo]'
+	$(PYTHON_VENV) -m tests.zoo
 
 docs: $(INSTALLED) ## Make docs/rules.md from the rules' own documentation
 	$(PYTHON_VENV) docs/build_rules.py

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gradcheck_cli import archive_signals
+from gradcheck_cli import archive_signals, examination
 from gradcheck_cli.errors import RecordingError
 from gradcheck_cli.records import (
     FORMAT_VERSION,
@@ -42,6 +42,7 @@ def dumps(recording: Recording) -> bytes:
         "modules": [dataclasses.asdict(module) for module in recording.modules],
         "nonfinite_input": recording.nonfinite_input,
         "signals": places,
+        "examination": examination.to_plain(recording.examination),
     }
     buffer = io.BytesIO()
     np.savez_compressed(
@@ -107,6 +108,7 @@ def assemble(plain: dict[str, Any], arrays: dict[str, Any]) -> Recording:
         final_parameter_norm=arrays["final_parameter_norm"],
         nonfinite_input=plain["nonfinite_input"],
         signals=archive_signals.join(arrays, plain["signals"]) if plain.get("signals") is not None else None,
+        examination=examination.from_plain(plain.get("examination")),
         **parts,
     )
 

@@ -64,6 +64,7 @@ class Settings:
     max_recorded_steps: int = setting(10_000, whole_number(2))
     stop_above: float | None = setting(None, optional(number(above=0)))
     keep_going: bool = setting(False, flag())
+    check_scale: bool = setting(False, flag())
     percentile: float = setting(95.0, number(above=0, below=100))
     horizon: int = setting(500, whole_number(1))
     max_norm: float | None = setting(None, optional(number(above=0)))

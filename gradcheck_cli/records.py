@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 if TYPE_CHECKING:  # these are made of records
     from gradcheck_cli.clip_advice import ClipAdvice
+    from gradcheck_cli.examination import Examination
     from gradcheck_cli.signals import Signals
     from gradcheck_cli.tape import NanTrace
 
@@ -182,6 +183,7 @@ class Recording:
 
     `final_parameter_norm` (parameters,): L2 norm of each parameter after the last step.
     `nonfinite_inputs` says where in a batch the first non-finite values were, in words.
+    `examination` is what `profile` measured after the run.
     """
 
     run: RunInfo
@@ -193,6 +195,7 @@ class Recording:
     final_parameter_norm: Floats
     nonfinite_input: str = ""
     signals: Signals | None = None
+    examination: Examination | None = None
 
     @property
     def steps(self) -> int:

@@ -49,8 +49,9 @@ class ActivationSignals:
 
     `saturated`: fraction of elements where the derivative is under 5 % of its maximum (of softmax: of rows with one
     entry that near to 1; of relu6: of elements at 6), NaN for relu. `zero`: fraction of elements that are exactly 0.
-    Over all probed steps together, (sites,): `units` is how many units or channels there are, `never_active` the
-    fraction of them that gave nothing above 0 (kinds relu and relu6, else NaN), over `samples` examples.
+    Over the latest probed steps that have 256 examples together, or else over all, (sites,): `units` is how many units
+    or channels there are, `never_active` the fraction of them that gave nothing above 0 (kinds relu and relu6, else
+    NaN), over `samples` examples.
     """
 
     sites: tuple[Site, ...]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,11 @@ from hypothesis import strategies as st
 
 from gradcheck_cli.archive import dumps, load, loads
 from gradcheck_cli.errors import RecordingError
+from gradcheck_cli.examination import Examination, SampleGradients, ScaleCheck
 from gradcheck_cli.records import Location, Recording
+from gradcheck_cli.signals import RecurrentMatrix, Site
 from tests.diagnose.recordings import make_recording
+from tests.diagnose.signals import with_signals
 
 
 def assert_equal(one: Any, other: Any) -> None:
@@ -54,3 +58,30 @@ def test_what_is_no_recording_says_so(tmp_path: Path) -> None:
 
 def test_type_is_kept() -> None:
     assert isinstance(loads(dumps(make_recording())), Recording)
+
+
+def test_signals_survive() -> None:
+    matrix = RecurrentMatrix("fc2.weight", "cell", "tanh", 0.9, 1.2)
+    recording = with_signals(
+        make_recording(),
+        activations={Site("fc1", "relu"): {"zero": 0.5, "units": 8, "never_active": 0.25, "samples": 96}},
+        attention={Site("", "sdpa", 1): (0.7, 0.9)},
+        blocks={"fc1": (1.0, 0.5, 0.2), "fc2": (2.0, 0.5, 0.3)},
+        recurrence={Site("fc2", "lstm"): [1.0, 2.0, 3.0]},
+        weights={"fc1.weight": (0.1, 4, 8)},
+        recurrent=[matrix],
+        gradient_dot={"fc1.weight": 0.5},
+    )
+    assert_equal(loads(dumps(recording)), recording)
+
+
+def test_a_recording_made_before_there_were_signals_can_be_read() -> None:
+    assert loads(dumps(make_recording())).signals is None
+
+
+def test_examinations_survive() -> None:
+    scale = ScaleCheck(2.0, (0.1, 0.01), (1.9, 2.0), 0.7, 1e-7)
+    samples = SampleGradients(3, (2, 2), (0, 1), (0.5, 0.6), (0.4, 0.6), 1.0, True)
+    for examination in (Examination(scale, samples), Examination(scale), Examination(samples=samples), Examination()):
+        recording = replace(make_recording(), examination=examination)
+        assert_equal(loads(dumps(recording)), recording)

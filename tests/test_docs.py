@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.main import get_command
@@ -192,9 +193,15 @@ def test_the_page_of_rules_is_up_to_date() -> None:
 # Names
 
 
+def spellings(command: Any) -> Iterator[str]:
+    """Names of arguments and options, with those that switch off."""
+    for parameter in command.params:
+        yield from (*parameter.opts, *parameter.secondary_opts)
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_page_of_a_command_mentions_every_option_and_no_other(name: str) -> None:
-    options = {spelling for parameter in COMMANDS[name].params for spelling in parameter.opts if spelling[0] == "-"}
+    options = {spelling for spelling in spellings(COMMANDS[name]) if spelling[0] == "-"}
     options |= {"-h", "--help"}
     text = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
     table = set(re.findall(r"(?<=`)--?[a-z-]+", " ".join(re.findall(r"^\| (`-[^|]*)\|", text, flags=re.MULTILINE))))
@@ -206,7 +213,7 @@ def test_the_page_of_a_command_mentions_every_option_and_no_other(name: str) -> 
 
 @every_page
 def test_options_that_a_page_mentions_exist(page: Path) -> None:
-    known = {spelling for command in COMMANDS.values() for parameter in command.params for spelling in parameter.opts}
+    known = {spelling for command in COMMANDS.values() for spelling in spellings(command)}
     spans = re.findall(r"`([^`\n]+)`", page.read_text(encoding="utf-8"))
     lines = [command.line for block in blocks(page) if block.language == "console" for command in commands(block)]
     mentioned = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", "\n".join([*spans, *lines])))

@@ -17,7 +17,8 @@ SICK = {"GC101", "GC102", "GC103", "GC104", "GC106", "GC201", "GC203", "GC301", 
 
 def codes_of(sample: Path, **settings: object) -> tuple[set[str], set[str], set[str]]:
     """The codes found, those that the sample declares, and those of errors and warnings."""
-    report, error = pipeline.profile(f"{sample}:build", Settings(**settings))  # type: ignore[arg-type]
+    asked = Settings(check_scale=True, **settings)  # type: ignore[arg-type]
+    report, error = pipeline.profile(f"{sample}:build", asked)
     assert error is None
     loaded = next(m for m in sys.modules.values() if getattr(m, "__file__", "") == str(sample.resolve()))
     found = {finding.code for finding in report.diagnosis.findings}

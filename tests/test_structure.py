@@ -48,6 +48,8 @@ BELONGS_TO = {
     "tape": "records",
     "clip_advice": "records",
     "signals": "records",
+    "examination": "records",
+    "blocks": "records",
     "norm_list": "archive",
     "archive_signals": "archive",
 }

@@ -11,7 +11,7 @@ import typer
 from gradcheck_cli.errors import ConfigError
 
 RUN, MEASURE, JUDGE, OUTPUT = "What to run", "What to measure", "What to report", "Where to"
-NO_SETTINGS = ("target", "run", "norms", "config", "all_layers", "depth", "all_ops", "save_repro")
+NO_SETTINGS = ("target", "run", "norms", "config", "all_layers", "depth", "depth_plot", "all_ops", "save_repro")
 
 Target = Annotated[str, typer.Argument(help="path/to/file.py:callable or package.module:callable.", show_default=False)]
 Steps = Annotated[int | None, typer.Option(help="Optimizer steps to run. (default 50)", rich_help_panel=RUN)]
@@ -125,6 +125,15 @@ KeepGoing = Annotated[
     bool | None,
     typer.Option("--keep-going", help="Go on after a non-finite loss.", rich_help_panel=MEASURE, show_default=False),
 ]
+CheckScale = Annotated[
+    bool | None,
+    typer.Option(
+        "--check-scale",
+        help="Afterwards, hold the gradient against finite differences of the loss.",
+        rich_help_panel=MEASURE,
+        show_default=False,
+    ),
+]
 Large = Annotated[
     float | None, typer.Option(metavar="NORM", help="Threshold of GC107. (default 100)", rich_help_panel=JUDGE)
 ]
@@ -164,6 +173,15 @@ Save = Annotated[
 AllLayers = Annotated[bool, typer.Option("--all", help="Fold no layers.", rich_help_panel=OUTPUT, show_default=False)]
 Depth = Annotated[
     int | None, typer.Option(min=1, help="Join layers by so many parts of their names.", rich_help_panel=OUTPUT)
+]
+DepthPlot = Annotated[
+    bool | None,
+    typer.Option(
+        "--depth-plot/--no-depth-plot",
+        help="Draw how signal and gradient change with depth. (default from 110 columns on)",
+        rich_help_panel=OUTPUT,
+        show_default=False,
+    ),
 ]
 AllOps = Annotated[
     bool,

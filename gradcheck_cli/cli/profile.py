@@ -25,6 +25,7 @@ def profile(
     max_recorded_steps: o.MaxRecordedSteps = None,
     stop_above: o.StopAbove = None,
     keep_going: o.KeepGoing = None,
+    check_scale: o.CheckScale = None,
     large: o.Large = None,
     tiny: o.Tiny = None,
     select: o.Select = None,
@@ -36,6 +37,7 @@ def profile(
     save: o.Save = None,
     all_layers: o.AllLayers = False,
     depth: o.Depth = None,
+    depth_plot: o.DepthPlot = None,
     quiet: o.Quiet = None,
 ) -> None:
     """Run a few training steps, measure gradients layer by layer, and say which layers are sick and why."""
@@ -53,8 +55,9 @@ def profile(
 
     with progress_bar(settings.quiet) as watch:
         report, error = pipeline.profile(target, settings, watch)
+    view = View.of(stdout, all_layers=all_layers, depth=depth, depth_plot=depth_plot)
     try:
-        publish(report, settings, outputs, stdout, View.of(stdout, all_layers=all_layers, depth=depth))
+        publish(report, settings, outputs, stdout, view)
     finally:
         if error:
             show_error(error)

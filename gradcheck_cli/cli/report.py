@@ -24,6 +24,7 @@ def report(
     output: o.Output = None,
     all_layers: o.AllLayers = False,
     depth: o.Depth = None,
+    depth_plot: o.DepthPlot = None,
     quiet: o.Quiet = None,
 ) -> None:
     """Judge and show a recorded run again, without running anything."""
@@ -39,5 +40,6 @@ def report(
     outputs = check_outputs(settings)
     judged = make_report("profile", load(run), settings)
     stdout = reserve_stdout()
-    publish(judged, settings, outputs, stdout, View.of(stdout, all_layers=all_layers, depth=depth))
+    view = View.of(stdout, all_layers=all_layers, depth=depth, depth_plot=depth_plot)
+    publish(judged, settings, outputs, stdout, view)
     raise typer.Exit(judged.exit_code)

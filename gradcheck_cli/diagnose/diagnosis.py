@@ -8,6 +8,7 @@ from typing import Any
 
 from gradcheck_cli.diagnose.clip.rules import CLIP_RULES
 from gradcheck_cli.diagnose.limits import Limits
+from gradcheck_cli.diagnose.linking import link
 from gradcheck_cli.diagnose.rule import Rule
 from gradcheck_cli.diagnose.rules import RULES
 from gradcheck_cli.errors import ConfigError
@@ -23,7 +24,7 @@ def diagnose(
     ignore: Collection[str] = (),
     severities: Mapping[str, Severity] | None = None,
 ) -> Diagnosis:
-    """Let every selected rule judge the recording; findings come most severe first, then by code.
+    """Let every selected rule judge the recording; findings come most severe first, causes before what they explain.
 
     `select` and `ignore` hold codes or their beginnings ("GC1"); no `select` means all. `severities` overrides
     a code's severity.
@@ -44,8 +45,7 @@ def diagnose(
         for outcome in outcomes
         if isinstance(outcome, Finding)
     ]
-    findings.sort(key=lambda finding: (-finding.severity.rank, finding.code))
-    return Diagnosis(tuple(findings), tuple(o for o in outcomes if isinstance(o, NotEvaluated)))
+    return Diagnosis(link(findings, recording), tuple(o for o in outcomes if isinstance(o, NotEvaluated)))
 
 
 def check_codes(codes: Iterable[str]) -> None:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 
 import torch
 
 from gradcheck_cli.config import Settings
-from gradcheck_cli.drive.batches import windows
+from gradcheck_cli.drive.batches import Batch, windows
 from gradcheck_cli.drive.interrupt import deferred_interrupt
 from gradcheck_cli.drive.loop import LoopSettings, MaxNorm, run
 from gradcheck_cli.drive.workload import Workload
 from gradcheck_cli.errors import GradcheckError, TargetError
 from gradcheck_cli.judgement import check_selection, make_report
 from gradcheck_cli.observe.recorder import Recorder, RecorderSettings
+from gradcheck_cli.pipeline.examining import examine
+from gradcheck_cli.pipeline.kept_batches import KeptBatches
 from gradcheck_cli.pipeline.preparation import Progress, Watcher, ignore, prepare
 from gradcheck_cli.records import Recording, Report, RunInfo
 
@@ -53,7 +55,11 @@ def record(target: str, settings: Settings, watch: Watcher) -> Outcome:
     """Load the target and record `settings.steps` optimizer steps of it."""
     check_selection(settings)
     workload, device, described = prepare(target, settings)
-    return watch_training(workload, device, settings, described, watch)
+    kept = KeptBatches(workload.model)
+    outcome = watch_training(workload, device, settings, described, watch, kept=kept)
+    kept.judge(outcome.recording.series)
+    examination = examine(outcome.recording, workload, device, settings, kept)
+    return replace(outcome, recording=replace(outcome.recording, examination=examination))
 
 
 def watch_training(
@@ -64,10 +70,12 @@ def watch_training(
     watch: Watcher,
     enough: Enough = never,
     max_norm: MaxNorm | None = None,
+    kept: KeptBatches | None = None,
 ) -> Outcome:
     """Train under a recorder until the steps are done, they are `enough` (`stable`), or something else ends the run.
 
-    Gradients are clipped at `max_norm`, or else at the settings' `clip` if there is one.
+    Gradients are clipped at `max_norm`, or else at the settings' `clip` if there is one. What is worth another look is
+    in `kept` afterwards.
     """
     recorder = Recorder(workload.model, workload.optimizer, recorder_settings(settings))
     loop = LoopSettings(device, settings.precision, settings.steps, settings.clip if max_norm is None else max_norm)
@@ -77,10 +85,15 @@ def watch_training(
         if settings.eager:
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(recorder)
-        source = stack.enter_context(closing(windows(workload.dataloader, settings.accumulate)))
+        batches: Iterator[list[Batch]]
+        batches = source = stack.enter_context(closing(windows(workload.dataloader, settings.accumulate)))
         try:
-            for step in run(workload, source, loop, recorder.inspect):
+            if kept:
+                workload, batches = kept.watching(workload), kept.keep(source)
+            for step in run(workload, batches, loop, recorder.inspect):
                 watch(Progress(recorder.steps, settings.steps, recorder.latest("loss"), recorder.latest("grad_norm")))
+                if kept and kept.judged < recorder.steps:
+                    kept.judge(recorder.series)
                 if enough(step + 1, recorder) and not recorder.ended:
                     ended = "stable"
                 if ended or recorder.ended or interrupt.requested:

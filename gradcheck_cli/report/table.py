@@ -6,6 +6,7 @@ from rich.text import Text
 
 from gradcheck_cli.records import Report
 from gradcheck_cli.report.clip import clip_sections
+from gradcheck_cli.report.depth_plot import depth_plot
 from gradcheck_cli.report.findings import finding_list, not_evaluated_list
 from gradcheck_cli.report.header import header
 from gradcheck_cli.report.layer_table import extremes, layer_table
@@ -32,11 +33,12 @@ def choose_sections(report: Report, view: View) -> list[list[Text]]:
 
 
 def profile_sections(report: Report, view: View) -> list[list[Text]]:
-    """Header, layers, findings and verdict."""
+    """Header, layers, depth plot, findings and verdict."""
     return [
         header(report, view),
         layer_table(report.layers, view),
         extremes(report.layers, view),
+        depth_plot(report.layers, view),
         finding_list(report.diagnosis.findings, view),
         not_evaluated_list(report.diagnosis.not_evaluated, view),
         failure(report, view),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.text import Text
 
+from gradcheck_cli.blocks import make_blocks
 from gradcheck_cli.records import Report, Severity
 from gradcheck_cli.report.figures import plural
 from gradcheck_cli.report.lines import SYMBOLS, styled, wrap
@@ -25,7 +26,7 @@ def verdict(report: Report, view: View) -> list[Text]:
 def judge(report: Report) -> tuple[str, str, str]:
     """Sign, style and sentence."""
     layers, steps = plural(len(report.layers), "layer"), steps_done(report)
-    faults = ", ".join(filter(None, [tally(report, Severity.ERROR), tally(report, Severity.WARNING)]))
+    faults = describe_faults(report)
     rest = (tally(report, Severity.INFO, ending=""), skipped(report))
     if report.error or report.run.ended == "failed":
         recorded = f"{faults or 'no error or warning'} up to then" if len(report.series) else "nothing was recorded"
@@ -60,6 +61,15 @@ def tally(report: Report, severity: Severity, ending: str = "s") -> str:
     """How many findings of a severity: "2 errors"; empty for none."""
     number = sum(finding.severity is severity for finding in report.diagnosis.findings)
     return f"{number} {severity.value}{ending if number > 1 else ''}" if number else ""
+
+
+def describe_faults(report: Report) -> str:
+    """2 errors, 1 warning from 1 cause; without the causes where each finding is its own, empty for none."""
+    faults = ", ".join(filter(None, [tally(report, Severity.ERROR), tally(report, Severity.WARNING)]))
+    number = sum(finding.severity is not Severity.INFO for finding in report.diagnosis.findings)
+    blocks = [block for block in make_blocks(report.diagnosis.findings) if block.severity_rank]
+    causes = sum(len(block.roots) for block in blocks)
+    return f"{faults} from {plural(causes, 'cause')}" if causes < number else faults
 
 
 def skipped(report: Report) -> str:

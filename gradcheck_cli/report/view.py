@@ -30,7 +30,7 @@ class View:
     """`width` in terminal cells. Without `unicode` everything is ASCII.
 
     `all_layers` folds nothing; `depth` joins the layers that share so many components of their names. `all_ops`
-    lists every operation of a step that was replayed.
+    lists every operation of a step that was replayed. `depth_plot` draws one or does not; None leaves it to the width.
     """
 
     width: int = 80
@@ -39,14 +39,22 @@ class View:
     all_layers: bool = False
     depth: int | None = None
     all_ops: bool = False
+    depth_plot: bool | None = None
 
     @staticmethod
-    def of(stream: TextIO, *, all_layers: bool = False, depth: int | None = None, all_ops: bool = False) -> View:
+    def of(
+        stream: TextIO,
+        *,
+        all_layers: bool = False,
+        depth: int | None = None,
+        all_ops: bool = False,
+        depth_plot: bool | None = None,
+    ) -> View:
         """What suits a stream: colour on a terminal unless NO_COLOR is set, ASCII unless its encoding is a UTF."""
         color = stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
         unicode = (getattr(stream, "encoding", None) or "ascii").lower().startswith("utf")
         width = shutil.get_terminal_size(fallback=(100, 24)).columns
-        return View(width, color, unicode, all_layers, depth, all_ops)
+        return View(width, color, unicode, all_layers, depth, all_ops, depth_plot)
 
     def name(self, text: str) -> str:
         """A name as it is, but whatever would not print is escaped, so that it cannot act on the terminal."""

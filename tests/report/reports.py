@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from gradcheck_cli.diagnose.layers import summarise
+from gradcheck_cli.diagnose.linking import link
 from gradcheck_cli.records import (
     Diagnosis,
     Finding,
@@ -256,6 +257,78 @@ def failed() -> Report:
     return make_report(recording, error=error, exit_code=2)
 
 
+def linked() -> Report:
+    """Twelve sigmoid layers, of which one cause explains most of what is found, and two others the rest."""
+    names = [f"layers.{index}" for index in range(12)]
+    decades = dict(zip(names, range(-14, -2), strict=True))
+    recording = make_recording(
+        steps=4,
+        parameters={f"{name}.weight": (64, 64) for name in names},
+        loss=[2.4, 2.3, 2.3, 2.3],
+        norms={f"{name}.weight": 640 * 10.0**decade for name, decade in decades.items()},
+        output_rms={name: 0.5 + index / 100 for index, name in enumerate(names)},
+        output_grad_rms={name: 10.0**decade for name, decade in decades.items()},
+        versions=VERSIONS,
+    )
+    return make_report(recording, link(linked_findings(names), recording))
+
+
+def linked_findings(layers: Sequence[str]) -> list[Finding]:
+    saturated = Finding(
+        "GC602",
+        "saturated-activation",
+        Severity.WARNING,
+        "97% of the elements of the sigmoid behind layers.0 are saturated, and 91% or more at 11 places like it: the"
+        " derivative is next to zero there",
+        "bring its inputs to a size of about one: nn.init.xavier_normal_ for the weights, zero for the biases",
+        layer="layers.*",
+        evidence={"layers": layers},
+        location=Location("models/deep.py", 12),
+    )
+    vanishing = Finding(
+        "GC101",
+        "vanishing-gradient",
+        Severity.ERROR,
+        "the gradient shrinks by 11.0 decades toward the input: RMS of dL/d(output) is 1.0e-03 at layers.11 but 1.0e-14"
+        " at layers.0, 1.00 decades a layer over 12 layers",
+        "the forward signal keeps its size, so the activations saturate",
+        layer="layers.*",
+        evidence={"first_layer": layers[0], "last_layer": layers[-1]},
+    )
+    tiny = [
+        Finding("GC108", "tiny-gradient", Severity.INFO, f"gradient norm below 1e-08 in {layer}", "none", layer=layer)
+        for layer in layers[:3]
+    ]
+    through_time = [
+        Finding(
+            "GC606",
+            "exploding-through-time",
+            Severity.ERROR,
+            "the gradient grows by 2.2 decades through 32 time steps",
+            "nn.init.orthogonal_ for the recurrent matrix",
+            layer="rnn",
+        ),
+        Finding(
+            "GC607",
+            "recurrent-spectral-radius",
+            Severity.INFO,
+            "rnn.weight_hh_l0 has spectral radius 2.04",
+            "nn.init.orthogonal_ for the recurrent matrix, or divide it by its radius",
+            layer="rnn",
+            evidence={"spectral_radius": 2.04},
+        ),
+    ]
+    spike = [
+        Finding("GC201", "gradient-spike", Severity.WARNING, "the norm spikes to 300 at step 2", "clip", step=2),
+        Finding("GC612", "dominated-batch", Severity.INFO, "2 of 32 samples make 55% of it", "look at them", step=2),
+    ]
+    unused = [
+        Finding("GC103", "unused-parameter", Severity.WARNING, f"{name} never ran", "delete it", layer=name)
+        for name in ("aux", "extra")
+    ]
+    return [vanishing, *unused, *tiny, *spike, saturated, *through_time]
+
+
 REPORTS: Mapping[str, Report] = {
     "clean": clean(),
     "sick": sick(),
@@ -263,4 +336,5 @@ REPORTS: Mapping[str, Report] = {
     "folded": folded(),
     "hostile": hostile(),
     "failed": failed(),
+    "linked": linked(),
 }

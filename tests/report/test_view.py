@@ -45,3 +45,9 @@ def test_unicode_where_the_encoding_is_a_utf(encoding: str, unicode: bool) -> No
 
 def test_width_is_the_terminals() -> None:
     assert View.of(terminal()).width == 93
+
+
+def test_what_is_asked_for_is_kept() -> None:
+    view = View.of(terminal(), all_layers=True, depth=2, depth_plot=False)
+    assert (view.all_layers, view.depth, view.depth_plot) == (True, 2, False)
+    assert View.of(terminal()).depth_plot is None

@@ -19,9 +19,11 @@ def causal() -> Attention:
     return Attention(WIDTH, HEADS, causal=True)
 
 
-@healthy(quick=True)
+@healthy()
 def pre_norm_48() -> dict[str, Any]:
-    return language(LanguageModel([PreNormBlock(WIDTH, causal()) for _ in range(48)], WIDTH, VOCABULARY, 16), 16, batch=8)
+    return language(
+        LanguageModel([PreNormBlock(WIDTH, causal()) for _ in range(48)], WIDTH, VOCABULARY, 16), 16, lr=3e-4, batch=8
+    )
 
 
 @healthy(quick=True)

@@ -45,7 +45,12 @@ def tokens(length: int = 32) -> tuple[Tensor, Tensor]:
 
 
 def workload(
-    model: nn.Module, data: tuple[Tensor, Tensor], loss: Any, optimizer: str = "adamw", lr: float = 1e-3, batch: int = BATCH
+    model: nn.Module,
+    data: tuple[Tensor, Tensor],
+    loss: Any,
+    optimizer: str = "adamw",
+    lr: float = 1e-3,
+    batch: int = BATCH,
 ) -> dict[str, Any]:
     """The mapping of the contract; `loss` is a criterion of (output, target)."""
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.zoo.data import digit_rows, flat, loader, make_optimizer
-from tests.zoo.layers import Residual, he_normal, xavier_normal, mlp
+from tests.zoo.layers import Residual, he_normal, mlp, xavier_normal
 from tests.zoo.specimen import healthy
 
 
@@ -82,7 +83,13 @@ class PointNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.shared = nn.Sequential(
-            nn.Linear(3, 64), nn.LayerNorm(64), nn.ReLU(), nn.Linear(64, 128), nn.LayerNorm(128), nn.ReLU(), nn.Linear(128, 256)
+            nn.Linear(3, 64),
+            nn.LayerNorm(64),
+            nn.ReLU(),
+            nn.Linear(64, 128),
+            nn.LayerNorm(128),
+            nn.ReLU(),
+            nn.Linear(128, 256),
         )
         self.head = nn.Sequential(nn.Linear(256, 64), nn.ReLU(), nn.Linear(64, 10))
 
@@ -95,7 +102,7 @@ class PointNet(nn.Module):
 
 @healthy()
 def point_net() -> dict[str, Any]:
-    return flat(PointNet())
+    return flat(PointNet(), "adam", 3e-3)
 
 
 class Siamese(nn.Module):
@@ -120,7 +127,12 @@ def siamese() -> dict[str, Any]:
 
     model = Siamese()
     data = loader(*digit_rows(1), 64)
-    return {"model": model, "dataloader": data, "training_step": training_step, "optimizer": make_optimizer(model, "adam", 1e-3)}
+    return {
+        "model": model,
+        "dataloader": data,
+        "training_step": training_step,
+        "optimizer": make_optimizer(model, "adam", 1e-3),
+    }
 
 
 class GraphNet(nn.Module):
@@ -130,7 +142,7 @@ class GraphNet(nn.Module):
         super().__init__()
         self.register_buffer("adjacency", adjacency)
         sizes = [64] + [width] * (depth - 1) + [10]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
         xavier_normal(self)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -150,7 +162,12 @@ def graph_network() -> dict[str, Any]:
     degree = joined.sum(1).rsqrt()
     model = GraphNet(degree[:, None] * joined * degree, 64, 3)
     data = [(pixels, labels)]
-    return {"model": model, "dataloader": data, "loss_fn": nn.CrossEntropyLoss(), "optimizer": make_optimizer(model, "adam", 5e-3)}
+    return {
+        "model": model,
+        "dataloader": data,
+        "loss_fn": nn.CrossEntropyLoss(),
+        "optimizer": make_optimizer(model, "adam", 5e-3),
+    }
 
 
 class LowRank(nn.Module):
@@ -192,7 +209,12 @@ def reconstruct(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
 def autoencoder() -> dict[str, Any]:
     model = Autoencoder()
     data = loader(*digit_rows(1))
-    return {"model": model, "dataloader": data, "training_step": reconstruct, "optimizer": make_optimizer(model, "adam", 1e-3)}
+    return {
+        "model": model,
+        "dataloader": data,
+        "training_step": reconstruct,
+        "optimizer": make_optimizer(model, "adam", 1e-3),
+    }
 
 
 class Variational(nn.Module):
@@ -220,4 +242,9 @@ def variational_autoencoder() -> dict[str, Any]:
 
     model = Variational()
     data = loader(*digit_rows(1))
-    return {"model": model, "dataloader": data, "training_step": training_step, "optimizer": make_optimizer(model, "adam", 1e-3)}
+    return {
+        "model": model,
+        "dataloader": data,
+        "training_step": training_step,
+        "optimizer": make_optimizer(model, "adam", 1e-3),
+    }

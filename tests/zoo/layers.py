@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -13,10 +14,12 @@ Model = TypeVar("Model", bound=nn.Module)
 WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)
 
 
-def mlp(depth: int, width: int, activation: Callable[[], nn.Module], inputs: int = 64, outputs: int = 10) -> nn.Sequential:
+def mlp(
+    depth: int, width: int, activation: Callable[[], nn.Module], inputs: int = 64, outputs: int = 10
+) -> nn.Sequential:
     """A network with `depth` hidden layers."""
     sizes = [inputs] + [width] * depth
-    layers = [layer for a, b in zip(sizes, sizes[1:], strict=False) for layer in (nn.Linear(a, b), activation())]
+    layers = [layer for a, b in itertools.pairwise(sizes) for layer in (nn.Linear(a, b), activation())]
     return nn.Sequential(*layers, nn.Linear(width, outputs))
 
 
@@ -113,7 +116,9 @@ class PostNormBlock(nn.Module):
 class LanguageModel(nn.Module):
     """Embeddings, blocks, and scores of the next token; `tied` shares the embedding's weight with the head."""
 
-    def __init__(self, blocks: list[nn.Module], width: int, vocabulary: int, length: int = 32, tied: bool = False) -> None:
+    def __init__(
+        self, blocks: list[nn.Module], width: int, vocabulary: int, length: int = 32, tied: bool = False
+    ) -> None:
         super().__init__()
         self.tokens = nn.Embedding(vocabulary, width)
         self.positions = nn.Embedding(length, width)

@@ -21,10 +21,11 @@ Entrypoint = Callable[[], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Specimen:
-    """A model that is healthy (`codes` is empty), or one of whose root cause each of `codes` is a right name.
+    """A model that is healthy (`codes` is empty), or in which each of `codes` must be found: its fault, of classics the
+    symptom as well.
 
-    `severity` is the least that a right finding has. `settings` other than those of the runner. `quick` ones are in
-    the test suite. `needs` names a package that is not among gradcheck's own.
+    `severity` is the least that these findings have. `settings` other than those of the runner. `quick` ones are in the
+    test suite. `needs` names a package that is not among gradcheck's own.
     """
 
     entrypoint: Entrypoint
@@ -71,7 +72,7 @@ def healthy(quick: bool = False, needs: str = "", **settings: Any) -> Callable[[
 def broken(
     *codes: str, severity: str = "warning", quick: bool = False, needs: str = "", **settings: Any
 ) -> Callable[[Entrypoint], Entrypoint]:
-    """Register a model with a fault that each of `codes` names rightly."""
+    """Register a model in which all of `codes` must be found, at least so severe."""
 
     def register(entrypoint: Entrypoint) -> Entrypoint:
         SPECIMENS.append(Specimen(entrypoint, codes, Severity(severity), quick, needs, settings))

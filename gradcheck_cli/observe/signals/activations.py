@@ -14,6 +14,7 @@ from gradcheck_cli.observe.signals.sampling import thin
 
 RECTIFYING = frozenset({"relu", "relu6"})
 UNIT_SAMPLE = 1 << 16
+WINDOW = 256
 
 # Where the derivative, as a function of the output, is under 5 % of its maximum.
 FLAT: Mapping[str, Callable[[Tensor], Tensor]] = {
@@ -38,10 +39,19 @@ KINDS: Mapping[Any, str] = {
 
 @dataclass
 class Activity:
-    """Which units gave something above 0 in any example so far: `alive` (units,) bool, on the device."""
+    """Which units gave something above 0 in any of so many examples: `alive` (units,) bool, on the device.
+
+    After WINDOW examples it begins anew, so that units that die in training are seen; `before` is the one until then.
+    """
 
     alive: Tensor
     samples: int = 0
+    before: Activity | None = None
+
+    @property
+    def latest(self) -> Activity:
+        """The newest that is of at least WINDOW examples; the only one where there is none."""
+        return self.before if self.before and self.samples < WINDOW else self
 
 
 def refine(kind: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[str, float, float]:
@@ -76,6 +86,8 @@ def note_activity(known: Activity | None, output: Tensor, unit_dim: int) -> Acti
     alive = (values > 0).flatten(0, -2).any(0)
     if known is None:
         return Activity(alive, output.shape[0])
+    if known.samples >= WINDOW:
+        return Activity(alive, output.shape[0], Activity(known.alive, known.samples))
     known.alive |= alive
     known.samples += output.shape[0]
     return known

@@ -9,17 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gradcheck_cli.observe.signals.sampling import every, first
+
 EXAMPLES, HEADS, QUERIES = 2, 16, 64
-HIDDEN = -1e4
-"""A logit below this hides its key: masks are written as -inf, or as the smallest number of a type."""
+HIDDEN = -5e3
+"""A logit below this hides its key: masks are written as -inf, -1e4, or the smallest number of a type."""
 GAP = 40.0
-"""Keys that lie so far below the others have no weight (e^-40): masks are also written as -100, as in Swin."""
+"""Keys that are this far below the others weigh nothing (e^-40): masks are also written as -100, as in Swin."""
 
 
 def measure_products(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
     """As `measure_logits`, from what scaled_dot_product_attention was called with; None for shapes of another kind.
 
-    The spread is that of the products alone, without a mask or bias that is added to them.
+    The spread is that of the products alone, without a bias that is added to them.
     """
     names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
     given = {**dict(zip(names, args, strict=False)), **kwargs}
@@ -27,21 +29,88 @@ def measure_products(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor
     if query.dim() < 3 or query.is_nested or not query.is_floating_point():
         return None
     scale = given.get("scale") or 1 / math.sqrt(query.shape[-1])
-    lead = torch.broadcast_shapes(query.shape[:-3], key.shape[:-3], *([] if mask is None else [mask.shape[:-3]]))
-    rows = torch.arange(0, query.shape[-2], max(1, query.shape[-2] // QUERIES), device=query.device)
-    chosen, keys = some(query, lead)[..., rows, :].float(), some(key, lead, query.shape[-3]).float()
-    products = scale * (chosen @ keys.transpose(-1, -2))
-    bias = torch.zeros((), device=query.device)
+    queries = some_rows(some(query)).float()
+    products = scale * (queries @ keys_for(queries, query, key).transpose(-1, -2))
+    bias = torch.zeros_like(products)
     if given.get("is_causal"):
-        bias = as_bias(torch.arange(key.shape[-2], device=query.device) <= rows[:, None])
+        bias = add_mask(bias, causal_mask(query, key))
     if mask is not None:
-        bias = bias + as_bias(mask_rows(mask.detach(), lead, query, rows))
-    return measure(products, products + bias, (products + bias > HIDDEN) & (bias > bias.amax(-1, True) - GAP))
+        bias = add_mask(bias, some_rows(some(align(mask.detach(), query.dim()))))
+    seen = (bias > HIDDEN) & (bias > bias.amax(-1, keepdim=True) - GAP)
+    return measure(products, products + bias, seen)
 
 
-def mask_rows(mask: Tensor, lead: torch.Size, query: Tensor, rows: Tensor) -> Tensor:
-    """Those rows of a mask that `rows` of the queries meet, of some examples and heads."""
-    whole = mask.expand(*mask.shape[: -2 or None], query.shape[-2], mask.shape[-1]) if mask.dim() > 1 else mask
-    if mask.dim() < 3:
-        return whole[rows] if mask.dim() == 2 else whole
-    return some(whole, lead, query.shape[-3])[..., rows, :]
+def keys_for(queries: Tensor, query: Tensor, key: Tensor) -> Tensor:
+    """The keys that some of the queries meet, float32; in grouped attention several heads share them."""
+    keys = some(align(key, query.dim())).float()
+    if query.dim() > 3 and 1 < key.shape[-3] < query.shape[-3]:
+        keys = first(keys.repeat_interleave(query.shape[-3] // key.shape[-3], -3), -3, queries.shape[-3])
+    return keys
+
+
+def causal_mask(query: Tensor, key: Tensor) -> Tensor:
+    """(some queries, keys) bool: each sees the keys up to its own number."""
+    queries, keys = (torch.arange(tensor.shape[-2], device=query.device) for tensor in (query, key))
+    return some_rows(queries.unsqueeze(-1)) >= keys
+
+
+def add_mask(bias: Tensor, mask: Tensor) -> Tensor:
+    """A bias with a mask applied, True where a key is seen, or added to it."""
+    return torch.where(mask, bias, -math.inf) if mask.dtype is torch.bool else bias + mask.float()
+
+
+def align(tensor: Tensor, dims: int) -> Tensor:
+    """With as many dimensions as the queries have, as broadcasting would give it."""
+    return tensor.reshape((1,) * (dims - tensor.dim()) + tensor.shape)
+
+
+def some(tensor: Tensor) -> Tensor:
+    """The first EXAMPLES and HEADS of a tensor (..., [examples, [heads,]] n, m), as a view."""
+    while tensor.dim() > 4:
+        tensor = tensor.select(0, 0)
+    return first(first(tensor, 0, EXAMPLES), 1, HEADS) if tensor.dim() == 4 else first(tensor, 0, EXAMPLES * HEADS)
+
+
+def some_rows(tensor: Tensor) -> Tensor:
+    """Of a tensor (..., queries, n), QUERIES of the queries or up to twice as many, at even distances, as a view."""
+    return every(tensor, -2, max(1, tensor.shape[-2] // QUERIES))
+
+
+def sample_logits(logits: Tensor) -> Tensor:
+    """Of attention logits (..., queries, keys), those of some examples, heads and queries."""
+    return some_rows(some(logits.detach())).float()
+
+
+def measure_logits(logits: Tensor) -> Tensor:
+    """(2,) float32: standard deviation over the keys that a query sees, mean over queries; and the median, over the
+    queries that see more than one, of the entropy of its weights over the log of the number of keys.
+    """
+    return measure(logits, logits, find_seen(logits))
+
+
+def find_seen(logits: Tensor) -> Tensor:
+    """Which keys are not hidden by what was added to the logits: those above HIDDEN, and above a gap.
+
+    The gap is in the middle between largest and smallest, wider than GAP and than what is above it, two keys or more.
+    """
+    seen = logits > HIDDEN
+    top = logits.amax(-1, keepdim=True)
+    middle = (top + torch.where(seen, logits, math.inf).amin(-1, keepdim=True)) / 2
+    above = logits >= middle
+    lowest = torch.where(above, logits, math.inf).amin(-1, keepdim=True)
+    below = torch.where(seen & (logits < middle), logits, -math.inf).amax(-1, keepdim=True)
+    gap = lowest - below
+    apart = (gap > GAP) & gap.isfinite() & (gap > top - lowest) & (above.sum(-1, keepdim=True) > 1)
+    return torch.where(apart, seen & above, seen)
+
+
+def measure(spread: Tensor, logits: Tensor, seen: Tensor) -> Tensor:
+    """As `measure_logits`: the standard deviation of `spread`, the entropy of the softmax of `logits`."""
+    count = seen.sum(-1)
+    centre = torch.where(seen, spread, 0).sum(-1) / count.clamp(min=1)
+    variance = torch.where(seen, (spread - centre.unsqueeze(-1)).square(), 0).sum(-1) / count.clamp(min=1)
+    weights = torch.softmax(torch.where(seen, logits, -math.inf), -1)
+    entropy = torch.special.entr(weights).sum(-1) / count.clamp(min=2).log()
+    several = count > 1
+    deviation = torch.where(several, variance.sqrt(), torch.nan)
+    return torch.stack([deviation.nanmean(), torch.where(several, entropy, torch.nan).nanmedian()])

@@ -112,11 +112,13 @@ class Listener:
 
     def _watch_recurrence(self, name: str, module: nn.RNNBase, args: tuple[Any, ...]) -> tuple[Any, ...]:
         site = Site(name, type(module).__name__.lower())
-        if self._cell_calls.setdefault(name, 0):
+        if name in self._cell_calls:
             return args
-        self._cell_calls[name] = 1
-        watched = with_gradient(args)
-        watch_input(module, watched[0], lambda squares, length: self._note_times(site, squares, length))
+        watched = with_gradient(module, args)
+        handle = watch_input(module, watched[0], lambda squares, length: self._note_times(site, squares, length))
+        if handle:
+            self._cell_calls[name] = 1
+            self._handles.append(handle)  # an input that outlives the step would keep it
         return watched
 
     def _note_times(self, site: Site, squares: Tensor, length: int) -> None:

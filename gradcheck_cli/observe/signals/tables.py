@@ -70,7 +70,7 @@ def vectors(rows: Sequence[Row], name: str, size: int) -> Floats:
 def make_activations(rows: Sequence[Row], columns: Columns) -> ActivationSignals:
     sites = tuple(columns.places.get("activation", {}))
     table = fill(rows, "activation", range(len(sites)), 2)
-    known = [columns.activity.get(site) for site in sites]
+    known = [columns.activity[site].latest if site in columns.activity else None for site in sites]
     return ActivationSignals(
         sites=sites,
         saturated=table[:, :, 0],

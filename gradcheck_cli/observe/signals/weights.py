@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -22,6 +23,7 @@ GATES: Mapping[type[nn.Module], tuple[str, ...]] = {
 }
 TRANSPOSED = ("ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d", "Conv1D")
 """Modules whose weights have the inputs in their first dimension; Conv1D is the linear layer of GPT-2."""
+RECURRENT = re.compile(r"weight_hh(_l\d+(_reverse)?)?")
 EXACT = 128
 ITERATIONS = 64
 
@@ -64,7 +66,7 @@ def measure_recurrent(name: str, module: nn.Module) -> Iterator[RecurrentMatrix]
     if gates is None:
         return
     for own, parameter in module.named_parameters(recurse=False):
-        if own.startswith("weight_hh"):
+        if RECURRENT.fullmatch(own):  # not the parts of a weight norm
             matrices = np.split(to_host([parameter])[0], len(gates))
             for gate, matrix in zip(gates, matrices, strict=True):
                 path = f"{name}.{own}" if name else own

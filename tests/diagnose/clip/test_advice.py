@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gradcheck_cli.clip_advice import VERDICTS, Candidate, ClipAdvice, ClipSettings
@@ -121,6 +121,7 @@ def words(advice: ClipAdvice) -> list[object]:
 
 @settings(deadline=None, max_examples=60)
 @given(norms=some_parts, power=st.integers(-300, 300))
+@example(norms=parts("few values", 10736, 30), power=1)  # block medians that are equal but for rounding
 def test_scaling_all_norms_by_a_power_of_two_scales_every_value_exactly(norms: dict[str, Floats], power: int) -> None:
     here = advise(grouped(norms), ClipSettings())
     there = advise(grouped({name: np.ldexp(one, power) for name, one in norms.items()}), ClipSettings())

