@@ -15,6 +15,7 @@ from gradcheck_cli.diagnose.clip.rules import CLIP_RULES
 from gradcheck_cli.diagnose.diagnosis import ALL_RULES, check_codes, diagnose, selected
 from gradcheck_cli.diagnose.layers import summarise
 from gradcheck_cli.diagnose.limits import Limits
+from gradcheck_cli.diagnose.linking import link
 from gradcheck_cli.diagnose.rules import RULES
 from gradcheck_cli.errors import ConfigError, GradcheckError
 from gradcheck_cli.records import (
@@ -120,7 +121,7 @@ def make_clip_report(
     rules = tuple(rule for rule in CLIP_RULES if selected(rule, settings.select, settings.ignore))
     outcomes = [outcome for rule in rules for outcome in rule.check(advice, limits) if isinstance(outcome, Finding)]
     own = (replace(one, severity=settings.severity.get(one.code, one.severity)) for one in outcomes)
-    findings = tuple(sorted((*errors, *own), key=lambda finding: (-finding.severity.rank, finding.code)))
+    findings = link((*errors, *own), recording)
     return Report(
         command="recommend-clip",
         run=recording.run,

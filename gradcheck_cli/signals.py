@@ -18,7 +18,7 @@ class Site:
     """A place where a function is called: the innermost `module`, the `kind` of function, and the how-manieth such
     `call` within one call of that module, from 0.
 
-    Kinds: those of SATURATING and relu; sdpa, mha and softmax for attention; rnn, lstm, gru and cell.
+    Kinds: those of SATURATING and relu; sdpa and softmax for attention; rnn, lstm, gru and cell.
     """
 
     module: str
@@ -49,7 +49,7 @@ class ActivationSignals:
 
     `saturated`: fraction of elements where the derivative is under 5 % of its maximum (of softmax: of rows with one
     entry that near to 1; of relu6: of elements at 6), NaN for relu. `zero`: fraction of elements that are exactly 0.
-    Over the latest probed steps that have 256 examples together, or else over all, (sites,): `units` is how many units
+    Over the latest calls that have 128 examples together, or else over all, (sites,): `units` is how many units
     or channels there are, `never_active` the fraction of them that gave nothing above 0 (kinds relu and relu6, else
     NaN), over `samples` examples.
     """

@@ -56,7 +56,7 @@ REPORTED = combine(
 
 
 def train(run: Run, steps: int = STEPS) -> np.ndarray:
-    """Gradient norms (steps,) float32 of a run, as gradcheck records them; fewer where its loss stopped being finite."""
+    """Gradient norms (steps,) float32 of a run, as gradcheck records them; fewer where its loss became non-finite."""
     import torch
 
     from gradcheck_cli.config import Settings

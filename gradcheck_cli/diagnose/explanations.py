@@ -154,6 +154,7 @@ CAUSES: Mapping[str, Mapping[str, Condition]] = {
         "GC602": when.always,
         "GC603": when.some_layer_is_dead,
         "GC605": when.always,
+        "GC606 exploding": when.always,
         "GC609 large": when.always,
     },
     "GC613 NaN": {

@@ -66,21 +66,21 @@ def flows(recording: Recording) -> list[Flow]:
     agrees. The slope is Theil and Sen's over log10 RMS against the position in the group, times the group's length
     less one: the median over the probed steps.
     """
-    named = [measure(recording, group, members) for group, members in like_layers(recording, by_name=True).items()]
+    named = [measure(recording, group, members) for group, members in like_layers(recording, by_name=True)]
     found = [flow for flow in named if flow]
     if not found:
-        typed = [measure(recording, group, members) for group, members in like_layers(recording, by_name=False).items()]
+        typed = [measure(recording, group, members) for group, members in like_layers(recording, by_name=False)]
         found = [flow for flow in typed if flow]
     return found
 
 
-def like_layers(recording: Recording, by_name: bool) -> dict[str, list[int]]:
+def like_layers(recording: Recording, by_name: bool) -> list[tuple[str, list[int]]]:
     """Columns of the probe arrays by name pattern and type, or by type alone."""
     kinds: dict[tuple[str, str], list[int]] = {}
     for column, module in enumerate(recording.probed):
         if recording.probes.output_grad_rms.size and np.isfinite(recording.probes.output_grad_rms[:, column]).any():
             kinds.setdefault((pattern(module.name) if by_name else "", module.type), []).append(column)
-    return {name or f"all {kind} layers": columns for (name, kind), columns in kinds.items()}
+    return [(name or f"all {kind} layers", columns) for (name, kind), columns in kinds.items()]
 
 
 def measure(recording: Recording, group: str, columns: Sequence[int]) -> Flow | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gradcheck_cli.diagnose.statistics import theil_sen
+from gradcheck_cli.diagnose.statistics import median, theil_sen
 from gradcheck_cli.records import Floats, Recording
 from gradcheck_cli.signals import RecurrentMatrix, Site
 
@@ -44,7 +44,7 @@ class Passage:
         With a loss on every step, earlier inputs gather more terms: as many as steps follow, at most. Near the end
         that looks like an explosion; in the earlier half it is a factor of two.
         """
-        return min(self.slope, self.early_slope)
+        return min(self.slope, self.early_slope, self.excess)
 
     @property
     def evidence(self) -> dict[str, Any]:
@@ -94,8 +94,8 @@ def measure(site: Site, rms: Floats, length: int) -> Passage | None:
         slope=float(np.median([decades(row, len(row)) for row in logs])),
         early_slope=float(np.median([decades(row, max(4, (len(row) + 1) // 2)) for row in logs])),
         excess=float(np.median([row.max() - row[-1] for row in logs])),
-        first_rms=float(np.median([row[0] for row in seen])),
-        last_rms=float(np.median([row[-1] for row in seen])),
+        first_rms=median([row[0] for row in seen]),
+        last_rms=median([row[-1] for row in seen]),
         faded=max(1, round(faded * (length - 1) / max(1, times - 1))) if np.isfinite(faded) else None,
         probes=len(seen),
     )

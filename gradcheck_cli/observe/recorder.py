@@ -23,10 +23,9 @@ from torch.optim import Optimizer
 from gradcheck_cli.observe.draft import Draft
 from gradcheck_cli.observe.hooks import observed
 from gradcheck_cli.observe.inputs import B, Inputs
-from gradcheck_cli.observe.naming import bears_weights, modules_of, parameters_of
+from gradcheck_cli.observe.instruments import Instruments
+from gradcheck_cli.observe.naming import modules_of, parameters_of
 from gradcheck_cli.observe.numerics import reducer_for
-from gradcheck_cli.observe.probes import Probes
-from gradcheck_cli.observe.signals.listener import Listener
 from gradcheck_cli.observe.signals.noise import GradientPairs
 from gradcheck_cli.observe.signals.weights import measure_weights
 from gradcheck_cli.observe.store import Store
@@ -79,11 +78,7 @@ class Recorder:
         self._present: list[int] = []
         eager = self._settings.eager
         self._modules = [(replace(info, compiled=info.compiled and not eager), m) for info, m in modules_of(model)]
-        self._probed = [i for i, (info, m) in enumerate(self._modules) if bears_weights(m) and not info.compiled]
-        self._probes = Probes([self._modules[i][1] for i in self._probed])
-        compiled = any(info.compiled for info, _ in self._modules)
-        # What compiled code calls can't be listened to, and hooks and modes around it would compile it again.
-        self._listener = Listener([] if compiled else [(info.name, module) for info, module in self._modules])
+        self._instruments = Instruments(self._modules)
         self._pairs = GradientPairs()
         device = self._tensors[0].device
         self._reducer = reducer_for(device)
@@ -101,8 +96,7 @@ class Recorder:
 
     def __enter__(self) -> Recorder:
         with ExitStack() as stack:
-            stack.callback(self._probes.detach)
-            stack.callback(self._listener.detach)
+            stack.callback(self._instruments.detach)
             stack.enter_context(observed(self))
             self._began = self._flushed = perf_counter()
             self._begin_step()
@@ -137,8 +131,8 @@ class Recorder:
         """Everything recorded so far, as plain values."""
         self._flush()
         modules = [info for info, _ in self._modules]
-        heard = self._listener.columns()
-        return self._store.recording(run, self._parameters, modules, self._probed, self._norms(), heard)
+        seen = self._instruments
+        return self._store.recording(run, self._parameters, modules, seen.probed, self._norms(), seen.columns())
 
     # Events, in the order of a training step.
 
@@ -147,7 +141,7 @@ class Recorder:
         if torch._C._current_graph_task_id() == -1:  # else reentrant gradient checkpointing, inside a backward
             _, unscaled = self._unscaled.pop(id(loss), (loss, loss))
             self._draft.losses.append(unscaled.detach())
-            self._listener.end_first_pass()
+            self._instruments.end_first_pass()
 
     @timed
     def after_scale(self, loss: Tensor, scaled: Tensor) -> None:
@@ -192,8 +186,7 @@ class Recorder:
         self._draft = Draft(probing=every > 0 and (self._step < ALWAYS_PROBED or self._step % every == 0))
         self._updates = None
         if self._draft.probing:
-            self._probes.attach()
-            self._listener.attach()
+            self._instruments.attach()
 
     def _measure(self) -> None:
         if self._draft.measured:
@@ -222,11 +215,8 @@ class Recorder:
         draft = self._draft
         draft.add_losses()
         if draft.probing:
-            self._probes.detach()
-            self._listener.detach()
-            draft.add_tallies(self._probes.tallies)
-            draft.values.update(self._listener.take())
-            self._overhead += self._probes.seconds + self._listener.seconds
+            self._instruments.detach()
+            self._overhead += self._instruments.hand_over(draft)
         self._inputs.move_to(draft)
         now = perf_counter()
         draft.seconds, self._began = now - self._began, now

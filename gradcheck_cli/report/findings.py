@@ -43,7 +43,8 @@ def root_list(roots: Sequence[Finding], view: View) -> list[Text]:
             lines += [*title(finding, view), *wrap(styled(view.prose(finding.message)), view.width, "  ")]
             lines += place(finding, view)
         if finding.hint:
-            lines += wrap(styled(view.prose(finding.hint)), view.width, " " * 9, view.prose("  → fix: "))
+            first = view.prose("  → fix: ")
+            lines += wrap(styled(view.prose(finding.hint)), view.width, " " * len(first), first)
     return lines
 
 

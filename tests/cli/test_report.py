@@ -76,6 +76,11 @@ def test_report_process(gradcheck: Gradcheck, recorded: Path) -> None:
     assert ended.stderr == ""
 
 
+def test_a_depth_plot_when_asked_for(gradcheck: Gradcheck, recorded: Path) -> None:
+    assert "activation RMS" in gradcheck("report", "sick.npz", "--depth-plot").stdout
+    assert "activation RMS" not in gradcheck("report", "sick.npz", "--no-depth-plot").stdout
+
+
 def test_report_with_a_configuration(gradcheck: Gradcheck, recorded: Path, folder: Path) -> None:
     (folder / "gradcheck.yaml").write_text("ignore: [GC106]\nlarge: 1e-3\nseverity: {GC107: error}\nformat: json\n")
     ended = gradcheck("report", "sick.npz")

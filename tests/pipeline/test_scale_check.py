@@ -128,19 +128,23 @@ def test_afterwards_everything_is_as_without_it(profile: Profile) -> None:
     assert not kept[-1]["model"][0]._forward_hooks
 
 
-def test_an_error_of_the_users_code_in_it_is_a_reason(profile: Profile) -> None:
+@pytest.mark.parametrize(
+    ("error", "reason"), [(RuntimeError("three are enough"), "three are enough"), (KeyboardInterrupt(), "interrupted")]
+)
+def test_an_error_in_it_is_a_reason(profile: Profile, error: BaseException, reason: str) -> None:
     calls = []
 
     def step(model: nn.Module, batch: Any) -> Tensor:
         calls.append(1)
         if len(calls) > 3:
-            raise RuntimeError("three are enough")
+            raise error
         return nn.functional.mse_loss(model(batch[0]), batch[1])
 
-    report, error = profile(lambda: smooth() | {"loss_fn": None, "training_step": step}, steps=3, check_scale=True)
-    assert error is None
-    assert "three are enough" in scale_of(report).reason
-    assert [one.code for one in report.diagnosis.not_evaluated if "three are enough" in one.reason] == ["GC611"]
+    report, failed = profile(lambda: smooth() | {"loss_fn": None, "training_step": step}, steps=3, check_scale=True)
+    assert failed is None
+    assert report.run.ended == "completed"
+    assert reason in scale_of(report).reason
+    assert [one.code for one in report.diagnosis.not_evaluated if reason in one.reason] == ["GC611"]
 
 
 def test_a_run_that_failed_is_not_checked(profile: Profile) -> None:

@@ -22,14 +22,15 @@ Numerical Examples" (2020), section 3; Maas et al., "Rectifier Nonlinearities Im
 ## How it decides
 
 A unit is dead when it gave nothing above zero on any probed step, at any position. At least 85 % dead units of a layer
-are an error, at least 70 % a warning, over at least 256 examples; with fewer it is not evaluated. Deep healthy networks
+are an error, at least 70 % a warning, over at least 128 examples; with fewer it is not evaluated. Deep healthy networks
 measure up to 32 % with He initialisation and 51 % with PyTorch's default, where half of the units point away from all
 examples, each by chance: so the share must also exceed a half by four standard deviations of that chance,
 2 / sqrt(units), which is more than 85 % below 33 units.
 
 A whole layer is an error, over any number of examples that with at least two units makes 256 outputs: all units dead,
-or nothing but zeros on the last two probed steps, while there was something on the first. A part of a layer that dies
-later on is not seen, because its units were active once.
+or nothing but zeros on the last two probed steps, while there was something on the first. Units are judged on the
+latest calls that have 128 examples together, so that those which die in training are seen. (At 96 examples the largest
+share in a healthy network was 48 %, at 256 it was 37 %.)
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ from gradcheck_cli.records import Floats, Recording, Severity
 
 ERROR = 0.85
 WARNING = 0.70
-FEWEST_EXAMPLES = 256
+FEWEST_EXAMPLES = 128
 FEWEST_OUTPUTS = 256
 FEWEST_UNITS = 2
 LAST_ROWS = 2

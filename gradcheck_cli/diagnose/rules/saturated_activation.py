@@ -22,7 +22,7 @@ section 3.
 ## How it decides
 
 An element is saturated where the derivative is under 5 % of its maximum (ReLU6: where it is cut off at 6). The fraction
-of saturated elements is the median over the probed steps; healthy networks measure 0 to 5 %. More than 50 % is a
+of saturated elements is the median over the probed steps; healthy networks measure 0 to 25 %. More than 50 % is a
 warning for a group of like layers, or information if the loss clearly falls and it was less at first. More than 90 %
 in at least half of the group is an error where GC101 or GC102 warn of the depth slope.
 

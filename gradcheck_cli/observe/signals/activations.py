@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,7 +15,8 @@ from gradcheck_cli.observe.signals.sampling import thin
 
 RECTIFYING = frozenset({"relu", "relu6"})
 UNIT_SAMPLE = 1 << 16
-WINDOW = 256
+CALLS = 64
+ENOUGH = 128
 
 # Where the derivative, as a function of the output, is under 5 % of its maximum.
 FLAT: Mapping[str, Callable[[Tensor], Tensor]] = {
@@ -39,19 +41,25 @@ KINDS: Mapping[Any, str] = {
 
 @dataclass
 class Activity:
-    """Which units gave something above 0 in any of so many examples: `alive` (units,) bool, on the device.
+    """Which units gave something above 0, call by call: (units,) bool on the device, and of how many examples.
 
-    After WINDOW examples it begins anew, so that units that die in training are seen; `before` is the one until then.
+    Of the latest calls only, so that units that die in training are seen.
     """
 
-    alive: Tensor
-    samples: int = 0
-    before: Activity | None = None
+    units: int
+    calls: deque[tuple[Tensor, int]] = field(default_factory=lambda: deque(maxlen=CALLS))
 
-    @property
-    def latest(self) -> Activity:
-        """The newest that is of at least WINDOW examples; the only one where there is none."""
-        return self.before if self.before and self.samples < WINDOW else self
+    def latest(self) -> tuple[Tensor, int]:
+        """Units that were active in any of the latest calls that have ENOUGH examples together, and how many that are.
+
+        Of all calls where they have fewer.
+        """
+        alive, samples = torch.zeros_like(self.calls[-1][0]), 0
+        for active, examples in reversed(self.calls):
+            alive, samples = alive | active, samples + examples
+            if samples >= ENOUGH:
+                break
+        return alive, samples
 
 
 def refine(kind: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[str, float, float]:
@@ -63,9 +71,9 @@ def refine(kind: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple
     return ("relu6", low, high) if (low, high) == (0.0, 6.0) else ("hardtanh", low, high)
 
 
-def measure_activation(kind: str, output: Tensor, low: float, high: float) -> Tensor:
+def measure_activation(kind: str, output: Tensor, low: float, high: float, unit_dim: int) -> Tensor:
     """(2,) float32: the saturated fraction, NaN for relu, and the fraction of zeros, of a sample of the output."""
-    values = thin(output.detach(), keep=(output.dim() - 1,) if kind == "softmax" else ())
+    values = thin(output.detach(), keep=(output.dim() - 1 if kind == "softmax" else unit_dim,))
     zero = (values == 0).float().mean()
     if kind == "softmax":
         flat = values.amax(-1) > 0.987340
@@ -80,14 +88,9 @@ def measure_activation(kind: str, output: Tensor, low: float, high: float) -> Te
 
 def note_activity(known: Activity | None, output: Tensor, unit_dim: int) -> Activity | None:
     """What is known with this output added; None where units can't be told: one dimension, or their number varies."""
-    if output.dim() < 2 or (known and len(known.alive) != output.shape[unit_dim]):
+    if output.dim() < 2 or (known and known.units != output.shape[unit_dim]):
         return known
     values = thin(output.detach().movedim(unit_dim, -1), UNIT_SAMPLE, keep=(0, output.dim() - 1))
-    alive = (values > 0).flatten(0, -2).any(0)
-    if known is None:
-        return Activity(alive, output.shape[0])
-    if known.samples >= WINDOW:
-        return Activity(alive, output.shape[0], Activity(known.alive, known.samples))
-    known.alive |= alive
-    known.samples += output.shape[0]
+    known = known or Activity(output.shape[unit_dim])
+    known.calls.append(((values > 0).flatten(0, -2).any(0), output.shape[0]))
     return known

@@ -91,16 +91,19 @@ def measure_logits(logits: Tensor) -> Tensor:
 def find_seen(logits: Tensor) -> Tensor:
     """Which keys are not hidden by what was added to the logits: those above HIDDEN, and above a gap.
 
-    The gap is in the middle between largest and smallest, wider than GAP and than what is above it, two keys or more.
+    The gap is in the middle between largest and smallest, wider than GAP and than what is above it, two keys or more,
+    and what is below it: logits that are sharp by themselves lie scattered.
     """
     seen = logits > HIDDEN
     top = logits.amax(-1, keepdim=True)
-    middle = (top + torch.where(seen, logits, math.inf).amin(-1, keepdim=True)) / 2
+    bottom = torch.where(seen, logits, math.inf).amin(-1, keepdim=True)
+    middle = (top + bottom) / 2
     above = logits >= middle
     lowest = torch.where(above, logits, math.inf).amin(-1, keepdim=True)
     below = torch.where(seen & (logits < middle), logits, -math.inf).amax(-1, keepdim=True)
     gap = lowest - below
-    apart = (gap > GAP) & gap.isfinite() & (gap > top - lowest) & (above.sum(-1, keepdim=True) > 1)
+    tight = (gap > top - lowest) & (gap > below - bottom) & (above.sum(-1, keepdim=True) > 1)
+    apart = (gap > GAP) & gap.isfinite() & tight
     return torch.where(apart, seen & above, seen)
 
 

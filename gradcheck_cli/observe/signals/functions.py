@@ -70,9 +70,10 @@ class Functions(TorchFunctionMode):
 
     def _activation(self, kind: str, low: float, high: float, output: Tensor) -> None:
         site = self._frames.site(kind)
-        self._tallies.add("activation", site, measure_activation(kind, output, low, high))
+        unit_dim = self._frames.unit_dim(output.dim())
+        self._tallies.add("activation", site, measure_activation(kind, output, low, high, unit_dim))
         if kind in RECTIFYING:
-            known = note_activity(self.activity.get(site), output, self._frames.unit_dim(output.dim()))
+            known = note_activity(self.activity.get(site), output, unit_dim)
             if known:
                 self.activity[site] = known
 

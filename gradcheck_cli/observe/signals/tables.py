@@ -70,14 +70,14 @@ def vectors(rows: Sequence[Row], name: str, size: int) -> Floats:
 def make_activations(rows: Sequence[Row], columns: Columns) -> ActivationSignals:
     sites = tuple(columns.places.get("activation", {}))
     table = fill(rows, "activation", range(len(sites)), 2)
-    known = [columns.activity[site].latest if site in columns.activity else None for site in sites]
+    known = [columns.activity[site].latest() if site in columns.activity else None for site in sites]
     return ActivationSignals(
         sites=sites,
         saturated=table[:, :, 0],
         zero=table[:, :, 1],
-        units=np.array([len(one.alive) if one else 0 for one in known], dtype=np.int64),
-        never_active=np.array([1 - float(one.alive.float().mean()) if one else np.nan for one in known], dtype=float),
-        samples=np.array([one.samples if one else 0 for one in known], dtype=np.int64),
+        units=np.array([len(one[0]) if one else 0 for one in known], dtype=np.int64),
+        never_active=np.array([1 - float(one[0].float().mean()) if one else np.nan for one in known], dtype=float),
+        samples=np.array([one[1] if one else 0 for one in known], dtype=np.int64),
     )
 
 

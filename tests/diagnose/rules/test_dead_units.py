@@ -53,8 +53,8 @@ def test_of_few_units_many_are_dead_by_chance() -> None:
 
 
 def test_with_few_examples_it_says_so_only_where_it_matters() -> None:
-    assert "255 examples only" in reasons(RULE, make({"never_active": 0.9, "samples": 255}))[0]
-    assert silent(RULE, make({"never_active": 0.5, "samples": 255}))
+    assert "127 examples only" in reasons(RULE, make({"never_active": 0.9, "samples": 127}))[0]
+    assert silent(RULE, make({"never_active": 0.5, "samples": 127}))
 
 
 def test_a_whole_layer_needs_few_examples() -> None:

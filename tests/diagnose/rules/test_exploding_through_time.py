@@ -19,7 +19,7 @@ PARAMETERS = {"rnn.weight_hh_l0": (8, 8), "head.weight": (3, 8)}
 
 def recorded(rms: Sequence[float] | Floats, site: Site = RNN, **recording: object) -> Recording:
     """A recording with this gradient at the time steps, the first first."""
-    base = make_recording(parameters=PARAMETERS, **recording)  # type: ignore[arg-type]
+    base = make_recording(**{"steps": 50, "parameters": PARAMETERS, "loss": [2.3] * 50, **recording})  # type: ignore[arg-type]
     matrix = RecurrentMatrix("rnn.weight_hh_l0", "", "tanh", 3.0, 5.5)
     return with_signals(base, recurrence={site: list(rms)}, recurrent=[matrix])
 
@@ -43,6 +43,14 @@ def test_growth_toward_the_first_step_is_found(decades: float, severity: Severit
     assert found.evidence["growth_decades"] == pytest.approx(decades, abs=0.1)
     assert found.evidence["spectral_radius"] == {"rnn.weight_hh_l0": 3.0}
     assert "40 time steps" in found.message
+
+
+def test_a_little_growth_is_bearable_while_the_loss_falls() -> None:
+    falling = np.linspace(2.3, 1.0, 50)
+    (found,) = findings(RULE, recorded(geometric(1.5), loss=falling))
+    assert found.severity is Severity.INFO
+    (found,) = findings(RULE, recorded(geometric(2.5), loss=falling))
+    assert found.severity is Severity.ERROR
 
 
 def test_the_limits() -> None:

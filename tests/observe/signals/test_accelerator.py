@@ -36,14 +36,14 @@ def pair() -> Tensor:
 def activity() -> Tensor:
     known = note_activity(note_activity(None, make(32, 64, 8, 8), 1), make(32, 64, 8, 8), 1)
     assert known is not None
-    return known.alive
+    return known.latest()[0]
 
 
 MEASURES: dict[str, Callable[[], Tensor]] = {
-    "sigmoid": lambda: measure_activation("sigmoid", make(64, 1000), 0, 0),
-    "softmax": lambda: measure_activation("softmax", make(64, 1000), 0, 0),
-    "hardtanh": lambda: measure_activation("hardtanh", make(64, 1000), -1, 1),
-    "relu": lambda: measure_activation("relu", make(64, 1000), 0, 0),
+    "sigmoid": lambda: measure_activation("sigmoid", make(64, 1000), 0, 0, 1),
+    "softmax": lambda: measure_activation("softmax", make(64, 1000), 0, 0, 1),
+    "hardtanh": lambda: measure_activation("hardtanh", make(64, 1000), -1, 1, 1),
+    "relu": lambda: measure_activation("relu", make(64, 1000), 0, 0, 1),
     "activity": activity,
     "attention": lambda: measure_products((make(2, 4, 9, 8),) * 3, {"is_causal": True}),  # type: ignore[dict-item,return-value]
     "attention weights": lambda: measure_logits(sample_logits(make(2, 4, 200, 200))),

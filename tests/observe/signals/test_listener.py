@@ -277,4 +277,4 @@ def test_a_unit_that_dies_in_training_is_seen() -> None:
         model.layer.bias.zero_()
     loud, quiet = torch.ones(128, 8), -torch.ones(128, 8)
     heard = signals_of(model, loud, loud, quiet, quiet, quiet).activations
-    assert (heard.never_active[0], heard.samples[0]) == (1.0, 256)
+    assert (heard.never_active[0], heard.samples[0]) == (1.0, 128)
