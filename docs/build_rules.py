@@ -15,6 +15,7 @@ FAMILIES = {
     "GC2": "GC2xx: stability over the steps",
     "GC3": "GC3xx: non-finite values and magnitudes",
     "GC4": "GC4xx: clipping, judged by recommend-clip",
+    "GC6": "GC6xx: causes: structure, initialisation, updates, batches",
 }
 INTRODUCTION = """\
 # Rules

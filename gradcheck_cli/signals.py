@@ -137,6 +137,7 @@ class Signals:
     `output_variation` (rows,): how much the model's output depends on the example, as the standard deviation across
     the batch over the RMS. `same_class` (rows,): share of the examples whose largest output is the most frequent one,
     NaN where the output is no row of scores. `classes` (rows,): how many scores a row has.
+    `input_variation` (rows,): how much its first floating input varies likewise.
     `gradient_dot` (rows, parameters): the gradient of the probed step times that of the next step, `gradient_square`
     the mean of the squares of both; of a sample of the elements of large parameters.
     """
@@ -150,5 +151,6 @@ class Signals:
     output_variation: Floats
     same_class: Floats
     classes: Floats
+    input_variation: Floats
     gradient_dot: Floats
     gradient_square: Floats

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import isfinite
 from time import perf_counter
 from types import TracebackType
@@ -26,6 +26,7 @@ from gradcheck_cli.observe.inputs import B, Inputs
 from gradcheck_cli.observe.instruments import Instruments
 from gradcheck_cli.observe.naming import modules_of, parameters_of
 from gradcheck_cli.observe.numerics import reducer_for
+from gradcheck_cli.observe.recorder_settings import RecorderSettings
 from gradcheck_cli.observe.signals.noise import GradientPairs
 from gradcheck_cli.observe.signals.weights import measure_weights
 from gradcheck_cli.observe.store import Store
@@ -36,21 +37,6 @@ from gradcheck_cli.records import Floats, Recording, RunInfo, Series
 FLUSH_EVERY = 16
 FLUSH_SECONDS = 0.1
 ALWAYS_PROBED = 3
-
-
-@dataclass(frozen=True)
-class RecorderSettings:
-    """`probe_every`: probe the first three steps, then every so many; 0 never. `max_rows`: thin beyond that.
-
-    `eager` says that compiled modules run in eager mode, so that they can be probed. The recording ends with the
-    first step whose norm exceeds `stop_above` or whose loss is not finite, unless `keep_going`.
-    """
-
-    probe_every: int = 10
-    max_rows: int = 10_000
-    eager: bool = False
-    stop_above: float | None = None
-    keep_going: bool = False
 
 
 def timed(method: Callable[..., None]) -> Callable[..., None]:

@@ -15,7 +15,8 @@ from gradcheck_cli.drive.loop import LoopSettings, MaxNorm, run
 from gradcheck_cli.drive.workload import Workload
 from gradcheck_cli.errors import GradcheckError, TargetError
 from gradcheck_cli.judgement import check_selection, make_report
-from gradcheck_cli.observe.recorder import Recorder, RecorderSettings
+from gradcheck_cli.observe.recorder import Recorder
+from gradcheck_cli.observe.recorder_settings import RecorderSettings
 from gradcheck_cli.pipeline.examining import examine
 from gradcheck_cli.pipeline.kept_batches import KeptBatches
 from gradcheck_cli.pipeline.preparation import Progress, Watcher, ignore, prepare

@@ -92,7 +92,8 @@ def layer_shares(advice: ClipAdvice, view: View) -> list[Text]:
         more = f"and {figures.plural(len(rest), 'more layer')}, the largest of them {largest}"
         lines += wrap(styled(view.prose(more), "quiet"), view.width)
     if advice.dominant is not None:
-        makes = f"{view.name(advice.dominant)} makes most of the norm: clipping it alone would spare the others"
+        name = view.name(advice.dominant or "the root module")
+        makes = f"{name} makes most of the norm: clipping it alone would spare the others"
         lines += wrap(styled(makes, "warning"), view.width)
     return lines
 

@@ -40,6 +40,7 @@ def with_signals(
     output_variation: Value = 1.0,
     same_class: Value = NAN,
     classes: Value = NAN,
+    input_variation: Value = NAN,
     gradient_dot: Mapping[str, Value] | None = None,
     gradient_square: Mapping[str, Value] | None = None,
 ) -> Recording:
@@ -69,6 +70,7 @@ def with_signals(
             output_variation=each(output_variation, rows),
             same_class=each(same_class, rows),
             classes=each(classes, rows),
+            input_variation=each(input_variation, rows),
             gradient_dot=columns(gradient_dot, parameters, rows, NAN),
             gradient_square=columns(gradient_square, parameters, rows, NAN),
         ),

@@ -15,7 +15,8 @@ from gradcheck_cli.drive.batches import windows
 from gradcheck_cli.drive.loop import LoopSettings, run
 from gradcheck_cli.drive.workload import Workload
 from gradcheck_cli.errors import UserCodeError
-from gradcheck_cli.observe.recorder import Recorder, RecorderSettings
+from gradcheck_cli.observe.recorder import Recorder
+from gradcheck_cli.observe.recorder_settings import RecorderSettings
 from gradcheck_cli.records import RunInfo
 from tests.observe.workloads import WORKLOADS, classify, vectors
 

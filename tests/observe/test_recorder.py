@@ -18,7 +18,8 @@ from gradcheck_cli.drive.batches import windows
 from gradcheck_cli.drive.loop import LoopSettings, run
 from gradcheck_cli.drive.workload import Workload
 from gradcheck_cli.observe import recorder as recorder_module
-from gradcheck_cli.observe.recorder import Recorder, RecorderSettings
+from gradcheck_cli.observe.recorder import Recorder
+from gradcheck_cli.observe.recorder_settings import RecorderSettings
 from gradcheck_cli.records import Recording, RunInfo
 from gradcheck_cli.signals import WeightSignals
 from tests.observe.workloads import WORKLOADS, Checkpointed, Switching, Tied, classify, language, vectors

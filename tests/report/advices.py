@@ -89,7 +89,7 @@ def make_advice(**members: Any) -> ClipAdvice:
         "groups": (),
         "looseness": None,
         "layers": make_layers(),
-        "dominant": "",
+        "dominant": None,
         "judged": None,
         "prior": Prior("transformer", 1.0, 1.0, False, True, "GPT-2 and LLaMA were trained with 1.0"),
         "caveats": CAVEATS,

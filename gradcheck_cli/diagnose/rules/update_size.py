@@ -40,7 +40,8 @@ models measure up to 0.1 on the first step and 0.07 in the median, young ones un
 Too small is a warning where the largest ratio of any weight with a gradient is under 1e-7 on all of the last three
 probed steps while the loss does not clearly fall (GC101); under 1e-6 it is information. Not while the learning rate
 still rises: a warm-up begins with tiny steps. The largest ratio is taken because layers that lag behind others are what
-the rules of GC1xx are about. Not evaluated without an optimizer or on fewer than three probed steps with an update.
+the rules of GC1xx are about. Not evaluated without an optimizer; on fewer than three probed steps with an update only
+the first is.
 """
 
 from __future__ import annotations
@@ -75,11 +76,12 @@ def check(recording: Recording, limits: Limits) -> Iterator[Outcome]:
     weights = [column for columns in by_group(recording).values() for column in columns]
     ratios = recording.probes.update_ratio[:, weights]
     updated = np.array([np.isfinite(row).any() for row in ratios], dtype=np.bool_)
-    if updated.sum() < FEWEST_PROBES:
+    found = list(too_large(recording, updated))
+    yield from found
+    if updated.sum() >= FEWEST_PROBES:
+        yield from too_small(recording, ratios[updated])
+    elif not found:
         yield check.skip(f"weights were updated on {int(updated.sum())} probed steps, {FEWEST_PROBES} are needed")
-        return
-    yield from too_large(recording, updated)
-    yield from too_small(recording, ratios[updated])
 
 
 def by_group(recording: Recording) -> dict[int | None, list[int]]:
@@ -98,7 +100,7 @@ def too_large(recording: Recording, updated: Bools) -> Iterator[Outcome]:
         sizes = medians(recording.probes.update_ratio[updated][:, judged])
         if not len(sizes):
             continue
-        first, usual = float(sizes[0]), float(np.median(sizes))
+        first, usual = float(sizes[0]), float(np.median(sizes)) if len(sizes) >= FEWEST_PROBES else 0.0
         if first > FIRST or usual > MEDIAN:
             yield large(recording, group, judged, first, usual)
 

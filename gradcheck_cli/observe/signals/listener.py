@@ -102,10 +102,10 @@ class Listener:
         if isinstance(module, nn.RNNCellBase) and self._first_pass:
             self._watch_cell(name, module, hidden_state(output))
         if not name:
-            self._measure_result(output)
+            self._measure_result(given, output)
 
-    def _measure_result(self, output: Any) -> None:
-        measured = measure_output(output)
+    def _measure_result(self, given: Tensor | None, output: Any) -> None:
+        measured = measure_output(output, given)
         if measured:
             values, scores = measured
             self.tallies.add("result", scores, values)

@@ -14,9 +14,10 @@ from gradcheck_cli.observe.signals.sampling import every, thin
 ROWS = 512
 
 
-def measure_output(output: Any) -> tuple[Tensor, int] | None:
-    """(2,) float32: standard deviation across examples over the RMS, share of examples whose largest score is the
-    most frequent one (NaN where the output is no row of scores); and how many scores there are. None for no batch.
+def measure_output(output: Any, given: Tensor | None) -> tuple[Tensor, int] | None:
+    """(3,) float32: standard deviation across examples over the RMS; share of examples whose largest score is the
+    most frequent one, NaN where the output is no row of scores; that deviation of the input, NaN where it is `given`
+    as no batch. And how many scores there are. None for an output without a batch.
 
     Three dimensions are taken as (examples, positions, scores), each position as an example.
     """
@@ -29,7 +30,14 @@ def measure_output(output: Any) -> tuple[Tensor, int] | None:
     if rows.shape[0] < 2:
         return None
     scores = rows.shape[1] if rows.dim() == 2 else 1
-    return torch.stack([variation(rows), same_class(rows, scores)]), scores
+    return torch.stack([variation(rows), same_class(rows, scores), input_variation(given, tensor)]), scores
+
+
+def input_variation(given: Tensor | None, output: Tensor) -> Tensor:
+    """How much the input of the model varies from example to example, as `variation`; NaN where that can't be told."""
+    if given is None or given.dim() < 2 or given.shape[0] != output.shape[0] or given.is_complex():
+        return torch.full((), torch.nan, device=output.device)
+    return variation(every(given.detach(), 0, max(1, given.shape[0] // ROWS)))
 
 
 def variation(rows: Tensor) -> Tensor:

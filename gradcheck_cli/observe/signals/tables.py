@@ -37,8 +37,8 @@ def make_signals(rows: Sequence[Row], columns: Columns, probes: Sequence[int], w
     """Tables of the rows, one for each probed step; `probes` are the probe numbers in the order of execution."""
     parameters = len(weights.std)
     layers = fill(rows, "layer", probes, 3)
-    result = [next((row[key] for key in row if key.startswith("result.")), np.full(2, np.nan)) for row in rows]
-    table = np.array(result, dtype=np.float64).reshape(len(rows), 2)
+    result = [next((row[key] for key in row if key.startswith("result.")), np.full(3, np.nan)) for row in rows]
+    table = np.array(result, dtype=np.float64).reshape(len(rows), 3)
     return Signals(
         layers=LayerSignals(np.sqrt(layers[:, :, 0]), layers[:, :, 1], layers[:, :, 2]),
         activations=make_activations(rows, columns),
@@ -48,6 +48,7 @@ def make_signals(rows: Sequence[Row], columns: Columns, probes: Sequence[int], w
         weights=weights,
         output_variation=table[:, 0],
         same_class=table[:, 1],
+        input_variation=table[:, 2],
         classes=classes_of(rows, columns),
         gradient_dot=vectors(rows, "dot", parameters),
         gradient_square=vectors(rows, "square", parameters),

@@ -57,14 +57,14 @@ def test_a_collapse_after_the_first_step_is_found() -> None:
 
 
 def test_one_class_for_all_while_the_loss_is_flat() -> None:
-    (found,) = findings(RULE, recorded(0.03, same=1.0, classes=10, loss=FLAT))
+    (found,) = findings(RULE, recorded(0.005, same=1.0, classes=10, loss=FLAT))
     assert found.severity is Severity.WARNING
     assert "same class" in found.message
 
 
 @pytest.mark.parametrize(
     ("variation", "same", "loss"),
-    [(0.03, 1.0, None), (0.3, 1.0, FLAT), (0.03, [1.0] * 6 + [0.9], FLAT)],
+    [(0.005, 1.0, None), (0.02, 1.0, FLAT), (0.005, [1.0] * 6 + [0.9], FLAT)],
     ids=["the loss falls", "scores that differ", "another class at last"],
 )
 def test_one_class_for_all_that_is_healthy(variation: float, same: Any, loss: Any) -> None:
@@ -82,3 +82,9 @@ def test_what_cannot_be_judged() -> None:
     assert reasons(RULE, recorded(NAN)) == ["outputs of a batch were seen on 0 probed steps after the first"]
     assert reasons(RULE, recorded(0.0, probe_steps=[0, 1]))
     assert findings(RULE, recorded(0.0, probe_steps=[0, 1, 2]))
+
+
+def test_examples_that_are_all_alike() -> None:
+    (found,) = findings(RULE, with_signals(make_recording(steps=50), output_variation=0.0, input_variation=0.0))
+    assert found.severity is Severity.WARNING
+    assert "all examples of a batch are alike" in found.message

@@ -108,11 +108,16 @@ def test_zero_gradients_are_not_for_this_rule() -> None:
 def test_what_cannot_be_judged() -> None:
     assert reasons(RULE, make_recording())
     assert reasons(RULE, recorded(alike(1.0), has_optimizer=False)) == ["the run has no optimizer"]
-    assert reasons(RULE, recorded(alike(1.0), probe_steps=[0, 1]))
-    assert reasons(RULE, recorded({name: [float("nan")] * 5 + [1.0] * 2 for name in WEIGHTS}))
+    assert reasons(RULE, recorded(alike(0.2), probe_steps=[0, 1]))
+    assert reasons(RULE, recorded({name: [float("nan")] * 5 + [0.2] * 2 for name in WEIGHTS}))
+
+
+def test_one_update_is_enough_for_a_first_step_that_is_too_large() -> None:
+    (found,) = findings(RULE, recorded(alike(1.0), probe_steps=[0]))
+    assert "on the first step" in found.message
 
 
 @pytest.mark.parametrize("probe_steps", [[], [0], [0, 1]])
 def test_too_few_probed_steps(probe_steps: list[int]) -> None:
-    (reason,) = reasons(RULE, recorded(alike(1.0), probe_steps=probe_steps))
+    (reason,) = reasons(RULE, recorded(alike(0.2), probe_steps=probe_steps))
     assert reason == f"weights were updated on {len(probe_steps)} probed steps, 3 are needed"

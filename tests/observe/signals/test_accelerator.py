@@ -48,7 +48,7 @@ MEASURES: dict[str, Callable[[], Tensor]] = {
     "attention": lambda: measure_products((make(2, 4, 9, 8),) * 3, {"is_causal": True}),  # type: ignore[dict-item,return-value]
     "attention weights": lambda: measure_logits(sample_logits(make(2, 4, 200, 200))),
     "block": lambda: measure_block(make(4, 9, 16), make(4, 9, 16), tokens_first=True),
-    "output": lambda: measure_output(make(32, 10))[0],  # type: ignore[index]
+    "output": lambda: measure_output(make(32, 10), make(32, 4, 4))[0],  # type: ignore[index]
     "time": lambda: by_time(make(4, 300, 8), 1),
     "packed time": lambda: by_time_packed(make(9, 8), [4, 3, 2]),
     "gradients": pair,

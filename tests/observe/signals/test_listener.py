@@ -13,7 +13,8 @@ from torch.nn import functional
 from torch.overrides import _get_current_function_mode_stack
 from torch.utils.checkpoint import checkpoint
 
-from gradcheck_cli.observe.recorder import Recorder, RecorderSettings
+from gradcheck_cli.observe.recorder import Recorder
+from gradcheck_cli.observe.recorder_settings import RecorderSettings
 from gradcheck_cli.records import Recording, RunInfo
 from gradcheck_cli.signals import Signals, Site
 
@@ -196,6 +197,9 @@ def test_output_variation_and_classes() -> None:
     expected = (scores.var(0, correction=0).mean() / scores.square().mean()).sqrt().item()
     assert heard.output_variation[0] == pytest.approx(expected, rel=1e-5)
     assert (heard.same_class[0], heard.classes[0]) == (pytest.approx(most), 5)
+    given = batch.double()
+    expected = (given.var(0, correction=0).mean() / given.square().mean()).sqrt().item()
+    assert heard.input_variation[0] == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_constant_output_does_not_vary() -> None:

@@ -15,7 +15,8 @@ from torch.amp import GradScaler
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 from torch.utils.checkpoint import checkpoint
 
-from gradcheck_cli.observe.recorder import Recorder, RecorderSettings
+from gradcheck_cli.observe.recorder import Recorder
+from gradcheck_cli.observe.recorder_settings import RecorderSettings
 from gradcheck_cli.observe.signals.recurrence import TIMES, positions
 from gradcheck_cli.records import Floats, RunInfo
 from gradcheck_cli.signals import RecurrenceSignals
