@@ -129,6 +129,12 @@ def matrices_of(recording: Recording, site: Site) -> list[RecurrentMatrix]:
     return [matrix for matrix in matrices if matrix.parameter.rpartition(".")[0] == site.module]
 
 
+def has_recurrence(recording: Recording) -> bool:
+    """Whether there is something recurrent to judge, as far as the recording tells."""
+    signals = recording.signals
+    return signals is None or bool(signals.recurrence.sites or signals.weights.recurrent)
+
+
 def why_none(recording: Recording) -> str:
     """Why no passage could be measured, in words."""
     if recording.signals is None:

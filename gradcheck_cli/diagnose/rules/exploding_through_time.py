@@ -56,7 +56,7 @@ from collections.abc import Iterator
 
 from gradcheck_cli.diagnose.flow import loss_falls
 from gradcheck_cli.diagnose.limits import Limits
-from gradcheck_cli.diagnose.recurrence import Passage, matrices_of, passages, why_none
+from gradcheck_cli.diagnose.recurrence import Passage, has_recurrence, matrices_of, passages, why_none
 from gradcheck_cli.diagnose.rule import Outcome, rule
 from gradcheck_cli.records import Recording, Severity
 from gradcheck_cli.signals import RecurrentMatrix
@@ -70,7 +70,7 @@ VANISHED = -4.0
 @rule("GC606", "exploding-through-time", Severity.ERROR)
 def check(recording: Recording, limits: Limits) -> Iterator[Outcome]:
     ways = passages(recording)
-    if not ways:
+    if not ways and has_recurrence(recording):
         yield check.skip(why_none(recording))
     for way in ways:
         if way.growth >= WARNING:

@@ -32,7 +32,8 @@ default initialisation measures 0.28 of the slope and stays silent here: there i
 shrinks the gradient, no initialisation helps.
 
 Layers before a normalisation do not count, nor do small weights in residual blocks whose branch is less than half of
-their output. The severity is that of GC101 or GC102. Not evaluated for weights that come from a checkpoint.
+their output. The severity is that of GC101 or GC102. Not evaluated for weights that come from a checkpoint;
+where there is no slope to explain, GC101 says why.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
-from gradcheck_cli.diagnose.flow import Flow, flows, loss_falls, why_none
+from gradcheck_cli.diagnose.flow import Flow, flows, loss_falls
 from gradcheck_cli.diagnose.limits import Limits
 from gradcheck_cli.diagnose.rule import Outcome, rule
 from gradcheck_cli.diagnose.rules import exploding_gradient, vanishing_gradient
@@ -80,7 +81,7 @@ def why_not(recording: Recording) -> str:
         return "the recording has no signals of the layers, it was made by an older version"
     if recording.run.checkpoint:
         return "the weights come from a checkpoint, not from an initialisation"
-    return "" if flows(recording) else why_none(recording)
+    return ""
 
 
 def severity_of(flow: Flow, recording: Recording) -> Severity | None:

@@ -49,9 +49,10 @@ SHRINKS = 0.5
 
 @rule("GC607", "recurrent-spectral-radius", Severity.INFO)
 def check(recording: Recording, limits: Limits) -> Iterator[Outcome]:
-    matrices = recording.signals.weights.recurrent if recording.signals else ()
-    if not matrices:
-        yield check.skip("no recurrent matrix was measured before the first step")
+    if recording.signals is None:
+        yield check.skip("the recording has no signals: it was made without them")
+        return
+    matrices = recording.signals.weights.recurrent
     exploding = {way.site.module for way in passages(recording) if way.growth >= WARNING}
     by_module: dict[str, list[RecurrentMatrix]] = {}
     for matrix in matrices:

@@ -118,7 +118,7 @@ def test_what_cannot_be_judged(rms: list[float]) -> None:
 
 def test_recordings_without_recurrence() -> None:
     assert reasons(RULE, make_recording())
-    assert reasons(RULE, with_signals(make_recording())) == ["no recurrent module was seen at work"]
+    assert silent(RULE, with_signals(make_recording()))
 
 
 def test_three_probed_steps_are_needed() -> None:

@@ -141,7 +141,7 @@ def test_an_embedding_has_no_gain() -> None:
     assert silent(RULE, make(std=0.01, decades=5.5, kind="Embedding"))
 
 
-def test_without_signals_layers_or_an_initialisation_it_says_so() -> None:
+def test_without_signals_or_an_initialisation_it_says_so() -> None:
     assert "older version" in reasons(RULE, make_recording())[0]
-    assert "fewer than 4 layers" in reasons(RULE, with_signals(make_recording()))[0]
+    assert silent(RULE, with_signals(make_recording()))  # GC101 says why there is no slope
     assert "checkpoint" in reasons(RULE, make(std=0.01, decades=5.5, checkpoint="weights.pt"))[0]

@@ -68,5 +68,5 @@ def test_an_unknown_radius_says_nothing() -> None:
 
 
 def test_no_recurrent_matrix() -> None:
-    assert reasons(RULE, recorded())
+    assert silent(RULE, recorded())
     assert reasons(RULE, make_recording())
