@@ -116,7 +116,8 @@ def ran_away(cause: Placed, effect: Placed, recording: Recording) -> bool:
 def has_risen(values: Floats, times: float) -> bool:
     """Whether the last finite value is above the first by more than so many times its size."""
     finite = values[np.isfinite(values)]
-    return len(finite) > 1 and bool(finite[-1] - finite[0] > times * abs(finite[0]))
+    with np.errstate(over="ignore"):  # beyond 1e308 it is infinite, which compares as it should
+        return len(finite) > 1 and bool(finite[-1] - finite[0] > times * abs(finite[0]))
 
 
 def rose_above(cause: Placed, effect: Placed, recording: Recording) -> bool:

@@ -254,6 +254,7 @@ def llama(implementation: str) -> nn.Module:
 @pytest.mark.parametrize("make", [gpt2, bert, llama])
 @pytest.mark.parametrize("padded", [False, True])
 def test_transformers(make: Callable[[str], nn.Module], implementation: str, padded: bool) -> None:
+    pytest.importorskip("transformers")
     torch.manual_seed(0)
     model = make("eager").double()
     numbers = torch.randint(50, (2, LENGTH))
