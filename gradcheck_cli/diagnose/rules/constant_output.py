@@ -44,6 +44,7 @@ import numpy as np
 from gradcheck_cli.diagnose.flow import loss_falls
 from gradcheck_cli.diagnose.limits import Limits
 from gradcheck_cli.diagnose.rule import Outcome, rule
+from gradcheck_cli.diagnose.statistics import median
 from gradcheck_cli.records import Floats, Recording, Severity
 
 CONSTANT = 1e-6
@@ -78,7 +79,7 @@ def constant(recording: Recording, variation: Floats, same: Floats, classifies: 
     one_class = classifies and bool((same >= ONE_CLASS).all()) and not falls
     evidence = {
         "largest_variation": largest,
-        "median_variation": float(np.median(variation)),
+        "median_variation": median(variation),
         "same_class": [float(share) if np.isfinite(share) else None for share in same],
         "probes": len(variation),
         "loss_falls": falls,
