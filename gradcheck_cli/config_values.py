@@ -21,15 +21,17 @@ class Kind:
     read: Callable[[Any], Any]
 
 
-def whole_number(minimum: int) -> Kind:
-    """An int of at least `minimum`."""
+def whole_number(minimum: int, maximum: int | None = None) -> Kind:
+    """An int of at least `minimum`, and of at most `maximum` if there is one."""
 
     def read(value: Any) -> int:
         if isinstance(value, bool) or int(value) != value or value < minimum:
             raise ValueError
+        if maximum is not None and value > maximum:
+            raise ValueError
         return int(value)
 
-    return Kind(f"a whole number of at least {minimum}", read)
+    return Kind(f"a whole number of at least {minimum}" + (f" and at most {maximum}" if maximum else ""), read)
 
 
 def number(above: float, below: float = math.inf) -> Kind:

@@ -121,7 +121,8 @@ def make_clip_report(
     rules = tuple(rule for rule in CLIP_RULES if selected(rule, settings.select, settings.ignore))
     outcomes = [outcome for rule in rules for outcome in rule.check(advice, limits) if isinstance(outcome, Finding)]
     own = (replace(one, severity=settings.severity.get(one.code, one.severity)) for one in outcomes)
-    findings = link((*errors, *own), recording)
+    shown = [one for one in errors if not settings.select or one.code.startswith(settings.select)]
+    findings = link((*shown, *own), recording)
     return Report(
         command="recommend-clip",
         run=recording.run,

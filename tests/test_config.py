@@ -154,7 +154,7 @@ WRONG: dict[str, Any] = {
     "clip": [0, -1, "one", float("nan"), float("inf"), True, 10**400],
     "lr": [0, "fast"],
     "percentile": [0, 100, -1, 101, "95", float("nan"), None],
-    "horizon": [0, 2.5, None],
+    "horizon": [0, 2.5, None, 10**9],
     "max_norm": [0, -1, "one", float("inf")],
     "until_stable": [1],
     "verify": ["yes"],

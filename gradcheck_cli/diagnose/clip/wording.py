@@ -58,7 +58,12 @@ def iterate_limits(recording: Recording, basis: Basis) -> Iterator[str]:
     if basis.kept.rate_rises:
         yield "the learning rate still rises at the end of the run: ask for more --steps than its warm-up has"
     if basis.drift and basis.drift.found:
-        yield "the norms drift, so the value ages: measure again later in training, with --checkpoint"
+        yield (
+            "the norms drift, so the value ages: measure again later in training, with --checkpoint"
+            if choice
+            else "the norms drift, which makes the steps worth so few: more help only once the norms settle; or begin"
+            " there, with --checkpoint"
+        )
     if not recording.parameters:
         loss = "" if np.isfinite(recording.series.loss).any() else " and a diverging loss"
         yield f"from norms alone, exploding layers{loss} would not be seen"
