@@ -210,8 +210,14 @@ def test_torch_stays_out(gradcheck: Gradcheck, norms: Path, environment: dict[st
         (["run.npz", "--verify", "--device", "cpu"], ["nothing is run for run.npz", "--device, --verify"]),
         (["RUN.NPZ", "--verify-against", "1"], ["nothing is run", "--verify-against"]),
         (["run.npz", "--set", "a=1", "--eval", "--lr", "1"], ["--set", "--eval", "--lr"]),
-        (["train.py:build", "--percentile", "100"], ["--percentile must be a number above 0.1 and below 99.99, not 100"]),
-        (["train.py:build", "--horizon", "0"], ["--horizon must be a whole number of at least 1 and at most 100000, not 0"]),
+        (
+            ["train.py:build", "--percentile", "100"],
+            ["--percentile must be a number above 0.1 and below 99.99, not 100"],
+        ),
+        (
+            ["train.py:build", "--horizon", "0"],
+            ["--horizon must be a whole number of at least 1 and at most 100000, not 0"],
+        ),
         (["train.py:build", "--max-norm", "-1"], ["--max-norm must be a number above 0, not -1.0"]),
         (["train.py:build", "--verify-against", "sgd"], ["--verify-against must be", "zclip or autoclip"]),
         (["train.py:build", "--clip", "1"], ["No such option"]),

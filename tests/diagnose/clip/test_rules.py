@@ -237,6 +237,12 @@ def test_a_severity_can_be_changed_and_decides_the_exit_code() -> None:
     assert report_on(SPIKY, Settings(max_norm=0.5, severity={"GC402": Severity.INFO}, fail_on="warning")).exit_code == 0
 
 
+def test_a_fault_that_is_not_selected_decides_the_verdict_but_not_the_exit_code() -> None:
+    report = report_on(settled(300), Settings(select=("GC4",)), loss=RISING)
+    assert report.clip is not None
+    assert (report.clip.verdict, reported(report), report.exit_code) == ("fix-first", [], 0)
+
+
 def test_what_clipping_would_hide_fails_the_command() -> None:
     report = report_on(settled(300), loss=RISING)
     assert reported(report) == ["GC203"]
