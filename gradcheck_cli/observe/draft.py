@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from gradcheck_cli.observe.probes import Tally
-from gradcheck_cli.observe.signals.tallies import averaged
+from gradcheck_cli.observe.signals.tallies import Layout
 from gradcheck_cli.observe.transfer import Value
 
 
@@ -17,8 +16,9 @@ from gradcheck_cli.observe.transfer import Value
 class Draft:
     """`values` may still be on the device; the rest is known at once.
 
-    `present` lists the parameters that had a gradient. `output_numel` and `gradient_numel` give, by probe, the
-    number of elements behind `values["output.<probe>"]` and `values["gradient.<probe>"]`, in calling order.
+    `present` lists the parameters that had a gradient. `layout` says which number is what in `values["numbers"]`;
+    `output_numel` and `gradient_numel` give, by probe, the number of elements behind its `output.<probe>` and
+    `gradient.<probe>`, in calling order.
     """
 
     probing: bool
@@ -33,6 +33,7 @@ class Draft:
     nonfinite_input: str = ""
     seconds: float = 0.0
     overhead: float = 0.0
+    layout: Layout = field(default_factory=Layout)
     output_numel: dict[int, int] = field(default_factory=dict)
     gradient_numel: dict[int, int] = field(default_factory=dict)
 
@@ -40,18 +41,6 @@ class Draft:
         """Sum the losses of all backward calls: with accumulation, each is already divided by the window's length."""
         if self.losses:
             self.values["loss"] = added(self.losses)
-
-    def add_tallies(self, tallies: dict[int, Tally]) -> None:
-        """Take over what the probes saw."""
-        for probe, tally in tallies.items():
-            if tally.output:
-                self.values[f"output.{probe}"] = added(tally.output)
-                self.output_numel[probe] = tally.output_numel
-            if tally.gradient:
-                self.values[f"gradient.{probe}"] = added(tally.gradient)
-                self.gradient_numel[probe] = tally.gradient_numel
-            if tally.signals:
-                self.values[f"layer.{probe}"] = averaged(tally.signals)
 
 
 def added(terms: Sequence[Tensor]) -> Tensor:

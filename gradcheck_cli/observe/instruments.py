@@ -11,6 +11,7 @@ from gradcheck_cli.observe.naming import bears_weights
 from gradcheck_cli.observe.probes import Probes
 from gradcheck_cli.observe.signals.listener import Listener
 from gradcheck_cli.observe.signals.tables import Columns
+from gradcheck_cli.observe.signals.tallies import Tallies
 from gradcheck_cli.records import ModuleInfo
 
 
@@ -19,10 +20,12 @@ class Instruments:
 
     def __init__(self, modules: Sequence[tuple[ModuleInfo, nn.Module]]) -> None:
         self.probed = [i for i, (info, m) in enumerate(modules) if bears_weights(m) and not info.compiled]
-        self._probes = Probes([modules[i][1] for i in self.probed])
+        self._tallies = Tallies()
+        self._probes = Probes([modules[i][1] for i in self.probed], self._tallies)
         compiled = any(info.compiled for info, _ in modules)
         # What compiled code calls can't be listened to, and hooks and modes around it would compile it again.
-        self._listener = Listener([] if compiled else [(info.name, module) for info, module in modules])
+        heard = [] if compiled else [(info.name, module) for info, module in modules]
+        self._listener = Listener(heard, self._tallies)
 
     def attach(self) -> None:
         """Look from now on."""
@@ -40,8 +43,9 @@ class Instruments:
 
     def hand_over(self, draft: Draft) -> float:
         """Put what was seen into the draft; returns the seconds that it took to see it."""
-        draft.add_tallies(self._probes.tallies)
-        draft.values.update(self._listener.take())
+        values, draft.layout = self._tallies.take()
+        draft.values.update(values)
+        draft.output_numel, draft.gradient_numel = self._probes.output_numel, self._probes.gradient_numel
         return self._probes.seconds + self._listener.seconds
 
     def columns(self) -> Columns:

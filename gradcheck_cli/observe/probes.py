@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
@@ -11,39 +10,31 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from gradcheck_cli.observe.signals.sampling import mean_square, thin
+from gradcheck_cli.observe.signals.sampling import mean_square, thin, zero_fraction
+from gradcheck_cli.observe.signals.tallies import Tallies, Term
 from gradcheck_cli.observe.squares import sum_of_squares
 
 
-@dataclass
-class Tally:
-    """Sums of squares over all calls of one module in one step, with the number of elements behind them.
+class Probes:
+    """Forward hooks on `modules` between `attach` and `detach`, which add what they see to the tallies.
 
-    `signals` has for each call the mean square of its input, the mean of its output, the fraction of zeros in it.
+    Sums of squares of each output, and of the loss gradient with respect to it, with the number of elements behind
+    those of all calls, in calling order; and from samples, of each call, what `measure_layer` gives.
     """
 
-    output: list[Tensor] = field(default_factory=list)
-    output_numel: int = 0
-    gradient: list[Tensor] = field(default_factory=list)
-    gradient_numel: int = 0
-    signals: list[Tensor] = field(default_factory=list)
-
-
-class Probes:
-    """Forward hooks on `modules` between `attach` and `detach`; `tallies` holds what they saw, in calling order."""
-
-    def __init__(self, modules: Sequence[nn.Module]) -> None:
-        self._modules = modules
+    def __init__(self, modules: Sequence[nn.Module], tallies: Tallies) -> None:
+        self._tallies = tallies
+        self._hooks = [(module, self._hook(index)) for index, module in enumerate(modules)]
         self._handles: list[RemovableHandle] = []
-        self.tallies: dict[int, Tally] = {}
+        self.output_numel: dict[int, int] = {}
+        self.gradient_numel: dict[int, int] = {}
         self.seconds = 0.0
 
     def attach(self) -> None:
         """Watch from now on; `seconds` counts what that takes."""
-        self.tallies = {}
-        self.seconds = 0.0
-        for index, module in enumerate(self._modules):
-            self._handles.append(module.register_forward_hook(self._hook(index)))
+        self.output_numel, self.gradient_numel, self.seconds = {}, {}, 0.0
+        for module, hook in self._hooks:
+            self._handles.append(module.register_forward_hook(hook))
 
     def detach(self) -> None:
         """Remove every hook."""
@@ -52,44 +43,50 @@ class Probes:
         self._handles = []
 
     def _hook(self, index: int) -> Any:
+        on_gradient = self._gradient_hook(index)
+
         def after_forward(module: nn.Module, args: Any, output: Any) -> None:
             if torch.compiler.is_compiling():
                 return
             began = perf_counter()
-            tally = self.tallies.setdefault(index, Tally())
-            recomputed = torch._C._current_graph_task_id() != -1  # gradient checkpointing, inside backward
-            if not recomputed:
-                tally.signals += measure_layer(args, output)
-            for tensor in floating_tensors(output):
-                if not recomputed:
-                    tally.output.append(sum_of_squares(tensor.detach()))
-                    tally.output_numel += tensor.numel()
-                if tensor.requires_grad:
-                    handle = tensor.register_hook(self._gradient_hook(tally))  # type: ignore[no-untyped-call]
-                    if tensor.is_leaf:  # a parameter handed out as it is: its hook would outlive the step
-                        self._handles.append(handle)
+            with torch.no_grad(), torch._C.DisableTorchFunction():
+                if torch._C._current_graph_task_id() == -1:  # else gradient checkpointing, inside backward
+                    self._look(index, args, output)
+                for tensor in floating_tensors(output):
+                    if tensor.requires_grad:
+                        handle = tensor.register_hook(on_gradient)  # type: ignore[no-untyped-call]
+                        if tensor.is_leaf:  # a parameter handed out as it is: its hook would outlive the step
+                            self._handles.append(handle)
             self.seconds += perf_counter() - began
 
         return after_forward
 
-    def _gradient_hook(self, tally: Tally) -> Any:
+    def _look(self, index: int, args: Any, output: Any) -> None:
+        layer = measure_layer(args, output)
+        if layer:
+            self._tallies.add_to(f"layer.{index}", layer)
+        for tensor in floating_tensors(output):
+            self._tallies.add_to(f"output.{index}", (sum_of_squares(tensor),))
+            self.output_numel[index] = self.output_numel.get(index, 0) + tensor.numel()
+
+    def _gradient_hook(self, index: int) -> Any:
         def on_gradient(gradient: Tensor) -> None:
             began = perf_counter()
-            tally.gradient.append(sum_of_squares(gradient.detach()))
-            tally.gradient_numel += gradient.numel()
+            self._tallies.add_to(f"gradient.{index}", (sum_of_squares(gradient.detach()),))
+            self.gradient_numel[index] = self.gradient_numel.get(index, 0) + gradient.numel()
             self.seconds += perf_counter() - began
 
         return on_gradient
 
 
-def measure_layer(args: Any, output: Any) -> list[Tensor]:
-    """Mean square of the input, mean of the output, fraction of zeros in it: (3,) float32 of samples, if there are."""
+def measure_layer(args: Any, output: Any) -> tuple[Term, Term, Term] | None:
+    """Mean square of the input, mean of the output, fraction of zeros in it: of samples, if there is an output."""
     given, returned = next(floating_tensors(args), None), next(floating_tensors(output), None)
     if returned is None or not returned.is_floating_point() or not returned.numel():
-        return []
-    values = thin(returned.detach())
-    square = values.new_tensor(torch.nan).float() if given is None or not given.numel() else mean_square(given).float()
-    return [torch.stack([square, values.float().mean(), (values == 0).float().mean()])]
+        return None
+    values = thin(returned)
+    square = None if given is None or not given.numel() else mean_square(given)
+    return square, (values if values.element_size() >= 4 else values.float()).mean(), zero_fraction(values)
 
 
 def floating_tensors(output: Any) -> Iterator[Tensor]:

@@ -37,7 +37,6 @@ SERIES: Mapping[str, type] = {
     "epoch": np.int64,
     "nonfinite_inputs": np.int64,
 }
-SIGNALS = frozenset({"layer", "activation", "attention", "block", "time", "result"})
 NAN = float("nan")
 NOTHING = np.empty((0, 6))
 Arrays = Mapping[str, Floats]
@@ -112,16 +111,16 @@ class Store:
                 ratio = np.where(row.weights > 0, values["updates"] / row.weights, NAN)
             largest = np.maximum(-values["low"], values["high"])
         scale = float(values.get("scale", 1.0))
-        output = {
-            probe: float(np.sqrt(values[f"output.{probe}"] / max(numel, 1)))
-            for probe, numel in draft.output_numel.items()
-        }
+        heard = draft.layout.unpack(values.get("numbers", NOTHING))
+        output = {probe: root_mean(heard.pop(f"output.{probe}"), numel) for probe, numel in draft.output_numel.items()}
         gradient = {
-            probe: float(np.sqrt(values[f"gradient.{probe}"] / max(numel, 1))) / scale
+            probe: root_mean(heard.pop(f"gradient.{probe}"), numel) / scale
             for probe, numel in draft.gradient_numel.items()
         }
         merge_order(self._order, list(output))
-        self._probe_rows.append(ProbeRow(row.step, ratio, largest, output, gradient, signals_of(values, scale)))
+        signals = {name: calls[0] if len(calls) == 1 else nanmean(calls) for name, calls in heard.items()}
+        signals.update(times_of(values, scale))
+        self._probe_rows.append(ProbeRow(row.step, ratio, largest, output, gradient, signals))
 
     def _thin(self) -> None:
         if len(self._rows) > self._max_rows:
@@ -192,10 +191,22 @@ class Store:
         return np.array(cells, dtype=np.float64).reshape(len(rows), len(self._order))
 
 
-def signals_of(values: Arrays, scale: float) -> dict[str, Floats]:
-    """What a listener heard; gradients at time steps without the loss scale."""
-    heard = {name: value for name, value in values.items() if name.partition(".")[0] in SIGNALS}
-    return {name: value / scale**2 if name.startswith("time.") else value for name, value in heard.items()}
+def root_mean(squares: Floats, numel: int) -> float:
+    """RMS of so many elements, from their sums of squares call by call."""
+    return float(np.sqrt(squares.sum() / max(numel, 1)))
+
+
+def nanmean(calls: Floats) -> Floats:
+    """The mean of (calls, values) over the calls, without NaN."""
+    known = ~np.isnan(calls)
+    with np.errstate(all="ignore"):
+        mean: Floats = np.where(known, calls, 0).sum(0) / known.sum(0)
+    return mean
+
+
+def times_of(values: Arrays, scale: float) -> dict[str, Floats]:
+    """Mean squares of gradients at time steps, without the loss scale."""
+    return {name: value / scale**2 for name, value in values.items() if name.startswith("time.")}
 
 
 def series_entry(draft: Draft, values: Arrays, statistics: Floats) -> tuple[float, ...]:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gradcheck_cli.observe.signals.sampling import thin
+from gradcheck_cli.observe.signals.sampling import thin, zero_fraction
+from gradcheck_cli.observe.signals.tallies import Term
 
 RECTIFYING = frozenset({"relu", "relu6"})
 UNIT_SAMPLE = 1 << 16
@@ -71,26 +72,28 @@ def refine(kind: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple
     return ("relu6", low, high) if (low, high) == (0.0, 6.0) else ("hardtanh", low, high)
 
 
-def measure_activation(kind: str, output: Tensor, low: float, high: float, unit_dim: int) -> Tensor:
-    """(2,) float32: the saturated fraction, NaN for relu, and the fraction of zeros, of a sample of the output."""
+def measure_activation(kind: str, output: Tensor, low: float, high: float, unit_dim: int) -> tuple[Term, Term]:
+    """The saturated fraction, none for relu, and the fraction of zeros, of a sample of the output."""
     values = thin(output.detach(), keep=(output.dim() - 1 if kind == "softmax" else unit_dim,))
-    zero = (values == 0).float().mean()
+    flat = find_flat(kind, values, low, high)
+    return None if flat is None else torch.count_nonzero(flat) / flat.numel(), zero_fraction(values)
+
+
+def find_flat(kind: str, values: Tensor, low: float, high: float) -> Tensor | None:
+    """Where outputs are saturated, bool: for a softmax, which rows; None for a kind that never is."""
     if kind == "softmax":
-        flat = values.amax(-1) > 0.987340
-    elif kind == "hardtanh":
-        flat = (values <= low) | (values >= high)
-    elif kind in FLAT:
-        flat = FLAT[kind](values)
-    else:
-        return torch.stack([torch.full_like(zero, float("nan")), zero])
-    return torch.stack([flat.float().mean(), zero])
+        return values.amax(-1) > 0.987340
+    if kind == "hardtanh":
+        return (values <= low) | (values >= high)
+    return FLAT[kind](values) if kind in FLAT else None
 
 
 def note_activity(known: Activity | None, output: Tensor, unit_dim: int) -> Activity | None:
     """What is known with this output added; None where units can't be told: one dimension, or their number varies."""
     if output.dim() < 2 or (known and known.units != output.shape[unit_dim]):
         return known
-    values = thin(output.detach().movedim(unit_dim, -1), UNIT_SAMPLE, keep=(0, output.dim() - 1))
+    values = thin(output.detach(), UNIT_SAMPLE, keep=(0, unit_dim))
     known = known or Activity(output.shape[unit_dim])
-    known.calls.append(((values > 0).flatten(0, -2).any(0), output.shape[0]))
+    others = [dim for dim in range(output.dim()) if dim != unit_dim]
+    known.calls.append((values.sum(others) != 0, output.shape[0]))  # nothing is below 0; a NaN is no sign of death
     return known

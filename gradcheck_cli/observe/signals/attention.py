@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gradcheck_cli.observe.signals.sampling import every, first
+from gradcheck_cli.observe.signals.tallies import Term
 
 EXAMPLES, HEADS, QUERIES = 2, 16, 64
 HIDDEN = -5e3
@@ -18,7 +19,7 @@ GAP = 40.0
 """Keys that are this far below the others weigh nothing (e^-40): masks are also written as -100, as in Swin."""
 
 
-def measure_products(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
+def measure_products(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Term, Term] | None:
     """As `measure_logits`, from what scaled_dot_product_attention was called with; None for shapes of another kind.
 
     The spread is that of the products alone, without a bias that is added to them.
@@ -81,8 +82,8 @@ def sample_logits(logits: Tensor) -> Tensor:
     return some_rows(some(logits.detach())).float()
 
 
-def measure_logits(logits: Tensor) -> Tensor:
-    """(2,) float32: standard deviation over the keys that a query sees, mean over queries; and the median, over the
+def measure_logits(logits: Tensor) -> tuple[Term, Term]:
+    """Standard deviation over the keys that a query sees, mean over queries; and the median, over the
     queries that see more than one, of the entropy of its weights over the log of the number of keys.
     """
     return measure(logits, logits, find_seen(logits))
@@ -107,7 +108,7 @@ def find_seen(logits: Tensor) -> Tensor:
     return torch.where(apart, seen & above, seen)
 
 
-def measure(spread: Tensor, logits: Tensor, seen: Tensor) -> Tensor:
+def measure(spread: Tensor, logits: Tensor, seen: Tensor) -> tuple[Term, Term]:
     """As `measure_logits`: the standard deviation of `spread`, the entropy of the softmax of `logits`."""
     count = seen.sum(-1)
     centre = torch.where(seen, spread, 0).sum(-1) / count.clamp(min=1)
@@ -116,4 +117,4 @@ def measure(spread: Tensor, logits: Tensor, seen: Tensor) -> Tensor:
     entropy = torch.special.entr(weights).sum(-1) / count.clamp(min=2).log()
     several = count > 1
     deviation = torch.where(several, variance.sqrt(), torch.nan)
-    return torch.stack([deviation.nanmean(), torch.where(several, entropy, torch.nan).nanmedian()])
+    return deviation.nanmean(), torch.where(several, entropy, torch.nan).nanmedian()

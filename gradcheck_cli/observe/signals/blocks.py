@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from gradcheck_cli.observe.signals.sampling import every, first, mean_square
+from gradcheck_cli.observe.signals.tallies import Term
 
 CONTAINERS = (nn.ModuleList, nn.Sequential)
 EXAMPLES, TOKENS = 4, 64
@@ -27,26 +27,24 @@ def puts_tokens_first(block: nn.Module) -> bool:
     return any(isinstance(module, nn.MultiheadAttention) and not module.batch_first for module in block.modules())
 
 
-def measure_block(given: Tensor | None, output: Tensor, tokens_first: bool) -> Tensor:
-    """(3,) float32: mean square of the output, that of what the block added over it, cosine similarity of tokens."""
+def measure_block(given: Tensor | None, output: Tensor, tokens_first: bool) -> tuple[Term, Term, Term]:
+    """Mean square of the output, that of what the block added over it, cosine similarity of tokens."""
     own = mean_square(output)
-    unknown = torch.full_like(own, torch.nan)
     same = given is not None and given.shape == output.shape and given.dtype == output.dtype
-    added = mean_square(output.detach() - given.detach()) / own if same and given is not None else unknown
-    cosine = token_cosine(output.transpose(0, 1) if tokens_first else output) if output.dim() == 3 else unknown
-    return torch.stack([own.float(), added.float(), cosine.float()])
+    added = mean_square(output.detach() - given.detach()) / own if same and given is not None else None
+    cosine = token_cosine(output.transpose(0, 1) if tokens_first else output) if output.dim() == 3 else None
+    return own, added, cosine
 
 
-def token_cosine(output: Tensor) -> Tensor:
+def token_cosine(output: Tensor) -> Term:
     """Mean cosine similarity of two different tokens of an example, of output (examples, tokens, features); 0-d.
 
     The squared length of a sum of n unit vectors is n + n (n - 1) times their mean cosine.
     """
     sample = every(first(output.detach(), 0, EXAMPLES), 1, max(1, output.shape[1] // TOKENS)).float()
-    n = sample.shape[1]
+    examples, n, _ = sample.shape
     units = nn.functional.normalize(sample, dim=-1)
-    pairs = (units.sum(1).square().sum(-1) - n) / max(1, n * (n - 1))
-    return pairs.mean() if n > 1 else torch.full_like(pairs.mean(), torch.nan)
+    return (units.sum(1).square().sum() / examples - n) / (n * (n - 1)) if n > 1 else None
 
 
 def first_tensor(values: Any) -> Tensor | None:

@@ -13,13 +13,22 @@ CALLS = 8
 CHANNELS_SECOND = ("Conv", "BatchNorm", "InstanceNorm", "GroupNorm", "SyncBatchNorm", "LazyConv")
 
 
-@dataclass
-class Frame:
-    """One call of a module; `counts` says how often it called each function so far."""
+@dataclass(frozen=True)
+class Role:
+    """What a module is: a function holds neither modules nor parameters, a layer only parameters."""
 
     name: str
     module: nn.Module
     is_function: bool
+    is_layer: bool
+    channels_second: bool
+
+
+@dataclass
+class Frame:
+    """One call of a module; `counts` says how often it called each function so far."""
+
+    role: Role
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
@@ -33,21 +42,21 @@ class Frames:
     def __bool__(self) -> bool:
         return bool(self._open)
 
-    def enter(self, name: str, module: nn.Module) -> None:
+    def enter(self, role: Role) -> None:
         """A module is called."""
-        self._open.append(Frame(name, module, is_function(module)))
+        self._open.append(Frame(role))
 
-    def leave(self, module: nn.Module) -> None:
+    def leave(self, role: Role) -> None:
         """It returned, or what it called raised."""
-        while self._open and self._open.pop().module is not module:
+        while self._open and self._open.pop().role is not role:
             pass
-        if not is_function(module) and not any(True for _ in module.children()):
-            self._channels_second = type(module).__name__.startswith(CHANNELS_SECOND)
+        if role.is_layer:
+            self._channels_second = role.channels_second
 
     @property
-    def inner(self) -> Frame:
-        """The innermost call."""
-        return self._open[-1]
+    def inner(self) -> nn.Module:
+        """The innermost module at work."""
+        return self._open[-1].role.module
 
     def site(self, kind: str) -> Site:
         """Where a function of this kind is called; from the CALLS-th call within one call on, they share a site.
@@ -55,16 +64,24 @@ class Frames:
         An activation that is a module counts within the module around it, which may use it several times.
         """
         inner = self._open[-1]
-        home = self._open[-2] if inner.is_function and len(self._open) > 1 else inner
-        key = inner.name, kind
+        home = self._open[-2] if inner.role.is_function and len(self._open) > 1 else inner
+        key = inner.role.name, kind
         home.counts[key] += 1
-        return Site(inner.name, kind, min(home.counts[key], CALLS) - 1)
+        return Site(inner.role.name, kind, min(home.counts[key], CALLS) - 1)
 
     def unit_dim(self, dims: int) -> int:
         """The dimension of units or channels of an activation with so many dimensions, by the layer before it."""
         return 1 if self._channels_second and dims > 2 else dims - 1
 
 
-def is_function(module: nn.Module) -> bool:
-    """Whether a module holds neither modules nor parameters."""
-    return not any(True for _ in module.children()) and not any(True for _ in module.parameters(recurse=False))
+def role_of(name: str, module: nn.Module) -> Role:
+    """What a module is."""
+    has_modules = any(True for _ in module.children())
+    has_parameters = any(True for _ in module.parameters(recurse=False))
+    return Role(
+        name,
+        module,
+        is_function=not has_modules and not has_parameters,
+        is_layer=has_parameters and not has_modules,
+        channels_second=type(module).__name__.startswith(CHANNELS_SECOND),
+    )

@@ -87,7 +87,7 @@ class Functions(TorchFunctionMode):
     def _is_attention(self, logits: Tensor) -> bool:
         """Whether a softmax over the last dimension weighs keys: by its shape, or by the name of the module's class."""
         if logits.dim() == 3:
-            called = type(self._frames.inner.module).__name__.lower()
+            called = type(self._frames.inner).__name__.lower()
             return logits.shape[-1] == logits.shape[-2] > 1 or any(word in called for word in ATTENTIVE)
         return logits.dim() > 3
 

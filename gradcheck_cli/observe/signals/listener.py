@@ -8,44 +8,44 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils.hooks import RemovableHandle
 
 from gradcheck_cli.observe.signals.blocks import first_tensor, is_stacked, measure_block, puts_tokens_first
-from gradcheck_cli.observe.signals.frames import Frames
+from gradcheck_cli.observe.signals.frames import Frames, Role, role_of
 from gradcheck_cli.observe.signals.functions import Functions, is_measurable
 from gradcheck_cli.observe.signals.outputs import measure_output
 from gradcheck_cli.observe.signals.recurrence import hidden_state, watch_input, with_gradient
 from gradcheck_cli.observe.signals.tables import Columns
 from gradcheck_cli.observe.signals.tallies import Tallies
-from gradcheck_cli.observe.transfer import Value
 from gradcheck_cli.signals import Site
 
 
 class Listener:
-    """Between `attach` and `detach` it measures what `gradcheck_cli.signals` describes; `take` hands it over.
+    """Between `attach` and `detach` it adds to the tallies what `gradcheck_cli.signals` describes.
 
     Modules that gradient checkpointing calls again, within a backward, are left alone.
     """
 
-    def __init__(self, modules: Sequence[tuple[str, nn.Module]]) -> None:
-        self._modules = [(name, module) for name, module in modules if not isinstance(module, torch.jit.ScriptModule)]
-        self._blocks = blocks_of([module for _, module in self._modules])
+    def __init__(self, modules: Sequence[tuple[str, nn.Module]], tallies: Tallies) -> None:
+        eager = [(name, module) for name, module in modules if not isinstance(module, torch.jit.ScriptModule)]
         self._handles: list[RemovableHandle] = []
         self._frames = Frames()
-        self.tallies = Tallies()
+        self.tallies = tallies
         self.functions = Functions(self._frames, self.tallies)
         self.lengths: dict[int, int] = {}
         self._cell_calls: dict[str, int] = {}
         self._first_pass = True
         self.seconds = 0.0
+        self._roles = {id(module): role_of(name, module) for name, module in eager}
+        self._blocks = blocks_of([module for _, module in eager])
 
     def attach(self) -> None:
         """Listen from now on."""
         self._first_pass, self._cell_calls, self.seconds = True, {}, 0.0
-        for name, module in self._modules:
-            self._handles.append(module.register_forward_pre_hook(self._before(name)))
-            hook = self._after(name, self._blocks.get(module))
-            self._handles.append(module.register_forward_hook(hook, with_kwargs=True, always_call=True))
+        if self._roles:  # two hooks for all modules: hundreds of handles would wake the garbage collector
+            self._handles.append(register_module_forward_pre_hook(self._enter))  # type: ignore[arg-type]
+            self._handles.append(register_module_forward_hook(self._leave, with_kwargs=True, always_call=True))
 
     def detach(self) -> None:
         """Remove every hook."""
@@ -61,47 +61,39 @@ class Listener:
         """Which column of which table is what, for all that was taken."""
         return Columns(self.tallies.columns, self.functions.activity, self.lengths)
 
-    def take(self) -> dict[str, Value]:
-        """What this step gave, by table and column."""
-        return self.tallies.take()
-
-    def _before(self, name: str) -> Any:
-        def enter(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-            if is_recomputing():
-                return None
-            if not self._frames:
-                self.functions.__enter__()  # type: ignore[no-untyped-call]
-            self._frames.enter(name, module)
-            if isinstance(module, nn.RNNBase) and args and self._first_pass:
-                return self._watch_recurrence(name, module, args)
+    def _enter(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        role = self._roles.get(id(module))
+        if role is None or is_recomputing():
             return None
+        if not self._frames:
+            self.functions.__enter__()  # type: ignore[no-untyped-call]
+        self._frames.enter(role)
+        if isinstance(module, nn.RNNBase) and args and self._first_pass:
+            return self._watch_recurrence(role.name, module, args)
+        return None
 
-        return enter
+    def _leave(self, module: nn.Module, args: tuple[Any, ...], *rest: Any) -> None:
+        *kwargs, output = rest  # torch leaves the keywords out where a forward raised
+        role = self._roles.get(id(module))
+        if role is None or is_recomputing() or not self._frames:
+            return
+        began = perf_counter()
+        self._frames.leave(role)
+        if not self._frames:
+            self.functions.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        if module in self._blocks or not role.name or isinstance(module, nn.RNNCellBase):
+            with torch.no_grad(), torch._C.DisableTorchFunction():
+                self._measure(role, first_tensor([*args, *kwargs]), output)
+        self.seconds += perf_counter() - began + self.functions.seconds
+        self.functions.seconds = 0.0
 
-    def _after(self, name: str, tokens_first: bool | None) -> Any:
-        def leave(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            if is_recomputing() or not self._frames:
-                return
-            began = perf_counter()
-            self._frames.leave(module)
-            if not self._frames:
-                self.functions.__exit__(None, None, None)  # type: ignore[no-untyped-call]
-            with torch.no_grad():
-                self._measure(name, module, tokens_first, first_tensor([*args, *kwargs.values()]), output)
-            self.seconds += perf_counter() - began + self.functions.seconds
-            self.functions.seconds = 0.0
-
-        return leave
-
-    def _measure(
-        self, name: str, module: nn.Module, tokens_first: bool | None, given: Tensor | None, output: Any
-    ) -> None:
-        returned = first_tensor(output)
+    def _measure(self, role: Role, given: Tensor | None, output: Any) -> None:
+        returned, tokens_first = first_tensor(output), self._blocks.get(role.module)
         if tokens_first is not None and returned is not None and is_measurable(returned):
-            self.tallies.add("block", name, measure_block(given, returned, tokens_first))
-        if isinstance(module, nn.RNNCellBase) and self._first_pass:
-            self._watch_cell(name, module, hidden_state(output))
-        if not name:
+            self.tallies.add("block", role.name, measure_block(given, returned, tokens_first))
+        if isinstance(role.module, nn.RNNCellBase) and self._first_pass:
+            self._watch_cell(role.name, hidden_state(output))
+        if not role.name:
             self._measure_result(given, output)
 
     def _measure_result(self, given: Tensor | None, output: Any) -> None:
@@ -122,10 +114,10 @@ class Listener:
         return watched
 
     def _note_times(self, site: Site, squares: Tensor, length: int) -> None:
-        self.tallies.add("time", site, squares)
+        self.tallies.add_series(site, squares)
         self.lengths[self.tallies.column("time", site)] = length
 
-    def _watch_cell(self, name: str, module: nn.Module, state: Tensor | None) -> None:
+    def _watch_cell(self, name: str, state: Tensor | None) -> None:
         site, call = Site(name, "cell"), self._cell_calls.get(name, 0)
         self._cell_calls[name] = call + 1
         self.lengths[self.tallies.column("time", site)] = call + 1

@@ -33,7 +33,7 @@ class GradientPairs:
         if lengths != now_lengths:
             return {}
         counts = torch.tensor(lengths, device=now.device)
-        pairs = {"dot": before * now, "square": (before.square() + now.square()) / 2}
+        pairs = {"dot": before * now, "square": torch.addcmul(before * before, now, now) / 2}
         missing = counts == 0
         return {name: summed(values, counts).masked_fill(missing, torch.nan) for name, values in pairs.items()}
 

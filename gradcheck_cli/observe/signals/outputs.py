@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from gradcheck_cli.observe.signals.blocks import first_tensor
 from gradcheck_cli.observe.signals.sampling import every, thin
+from gradcheck_cli.observe.signals.tallies import Term
 
 ROWS = 512
 
 
-def measure_output(output: Any, given: Tensor | None) -> tuple[Tensor, int] | None:
-    """(3,) float32: standard deviation across examples over the RMS; share of examples whose largest score is the
-    most frequent one, NaN where the output is no row of scores; that deviation of the input, NaN where it is `given`
-    as no batch. And how many scores there are. None for an output without a batch.
+def measure_output(output: Any, given: Tensor | None) -> tuple[tuple[Term, ...], int] | None:
+    """Standard deviation across examples over the RMS; share of examples whose largest score is the most frequent
+    one, none where the output is no row of scores; that deviation of the input, none where it is `given` as no batch.
+    And how many scores there are. None for an output without a batch.
 
     Three dimensions are taken as (examples, positions, scores), each position as an example.
     """
@@ -30,13 +30,13 @@ def measure_output(output: Any, given: Tensor | None) -> tuple[Tensor, int] | No
     if rows.shape[0] < 2:
         return None
     scores = rows.shape[1] if rows.dim() == 2 else 1
-    return torch.stack([variation(rows), same_class(rows, scores), input_variation(given, tensor)]), scores
+    return (variation(rows), same_class(rows, scores), input_variation(given, tensor)), scores
 
 
-def input_variation(given: Tensor | None, output: Tensor) -> Tensor:
-    """How much the input of the model varies from example to example, as `variation`; NaN where that can't be told."""
+def input_variation(given: Tensor | None, output: Tensor) -> Term:
+    """How much the input of the model varies from example to example, as `variation`; None where that can't be told."""
     if given is None or given.dim() < 2 or given.shape[0] != output.shape[0] or given.is_complex():
-        return torch.full((), torch.nan, device=output.device)
+        return None
     return variation(every(given.detach(), 0, max(1, given.shape[0] // ROWS)))
 
 
@@ -44,12 +44,12 @@ def variation(rows: Tensor) -> Tensor:
     """Standard deviation across the rows over the RMS, of a sample of their elements; 0 where all are 0."""
     values = thin(rows, keep=(0,)).flatten(1).float()
     square = values.square().mean()
-    return torch.where(square > 0, (values.var(0, correction=0).mean() / square).sqrt(), torch.zeros_like(square))
+    return ((values - values.mean(0)).square().mean() / square).sqrt().masked_fill(square == 0, 0.0)
 
 
-def same_class(rows: Tensor, scores: int) -> Tensor:
-    """Share of the rows (n, scores) whose largest score is the most frequent one, 0-d; NaN for fewer than 2 scores."""
+def same_class(rows: Tensor, scores: int) -> Term:
+    """Share of the rows (n, scores) whose largest score is the most frequent one, 0-d; None for fewer than 2 scores."""
     if scores < 2:
-        return torch.full((), torch.nan, device=rows.device)
+        return None
     best = rows.argmax(1)
-    return (best.unsqueeze(1) == best).float().mean(1).amax()
+    return (best.unsqueeze(1) == best).sum(1).amax() / len(best)

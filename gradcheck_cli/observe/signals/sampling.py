@@ -34,6 +34,11 @@ def first(tensor: Tensor, dim: int, most: int) -> Tensor:
     return tensor.narrow(dim, 0, min(most, tensor.shape[dim]))
 
 
+def zero_fraction(values: Tensor) -> Tensor:
+    """How much of a tensor is exactly 0, 0-d."""
+    return 1 - torch.count_nonzero(values) / values.numel()
+
+
 def mean_square(tensor: Tensor) -> Tensor:
     """Mean of |x|^2 of a sample, 0-d float32 (float64 where the tensor is)."""
     values = thin(tensor.detach())

@@ -2,13 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gradcheck_cli.observe.signals.recurrence import positions
 from gradcheck_cli.observe.transfer import Value
+from gradcheck_cli.records import Floats
+
+Term = Tensor | None
+"""A number that may still be on the device, 0-d; None where there is none to tell."""
+
+
+@dataclass
+class Layout:
+    """Which numbers a step left behind: for each `<table>.<column>`, call by call, whether each value is there."""
+
+    places: list[tuple[str, list[list[bool]]]] = field(default_factory=list)
+
+    def unpack(self, numbers: Floats) -> dict[str, Floats]:
+        """(calls, values) for each place, NaN where there is none, of all the numbers (n,) in order."""
+        tables, start = {}, 0
+        for name, calls in self.places:
+            count = sum(map(sum, calls))
+            tables[name] = placed(numbers[start : start + count], calls)
+            start += count
+        return tables
+
+
+def placed(numbers: Floats, calls: list[list[bool]]) -> Floats:
+    """The numbers where they belong, NaN elsewhere."""
+    if len(numbers) == len(calls) * len(calls[0]):
+        return numbers.reshape(len(calls), -1)
+    table = np.full((len(calls), len(calls[0])), np.nan)
+    table[np.array(calls, dtype=np.bool_)] = numbers
+    return table
 
 
 class Tallies:
@@ -16,7 +47,8 @@ class Tallies:
 
     def __init__(self) -> None:
         self.columns: dict[str, dict[Hashable, int]] = {}
-        self._terms: dict[tuple[str, int], list[Tensor]] = {}
+        self._terms: dict[str, list[Sequence[Term]]] = {}
+        self._series: dict[int, list[Tensor]] = {}
         self._calls: dict[int, dict[int, Tensor]] = {}
 
     def column(self, table: str, place: Hashable) -> int:
@@ -24,23 +56,45 @@ class Tallies:
         known = self.columns.setdefault(table, {})
         return known.setdefault(place, len(known))
 
-    def add(self, table: str, place: Hashable, values: Tensor) -> None:
-        """One call's values; those of several calls in a step are averaged."""
-        self._terms.setdefault((table, self.column(table, place)), []).append(values)
+    def add(self, table: str, place: Hashable, values: Sequence[Term]) -> None:
+        """One call's values, as many for each call."""
+        self.add_to(f"{table}.{self.column(table, place)}", values)
+
+    def add_to(self, name: str, values: Sequence[Term]) -> None:
+        """The same, by `<table>.<column>`."""
+        self._terms.setdefault(name, []).append(values)
+
+    def add_series(self, place: Hashable, values: Tensor) -> None:
+        """The mean squares of the gradient at the time steps of one call."""
+        self._series.setdefault(self.column("time", place), []).append(values)
 
     def add_call(self, place: Hashable, call: int, value: Tensor) -> None:
         """The mean square of the gradient at one call of a cell."""
         self._calls.setdefault(self.column("time", place), {})[call] = value
 
-    def take(self) -> dict[str, Value]:
-        """Everything measured since the last time, by `<table>.<column>`."""
+    def take(self) -> tuple[dict[str, Value], Layout]:
+        """Everything since the last time: `numbers` (n,), their layout, and a series for each `time.<column>`."""
+        values: dict[str, Value] = {f"time.{column}": averaged(terms) for column, terms in self._series.items()}
         for column, calls in self._calls.items():
             chosen = positions(max(calls) + 1)
             nothing = torch.full_like(next(iter(calls.values())), torch.nan)
-            self._terms[("time", column)] = [torch.stack([calls.get(call, nothing) for call in chosen])]
-        values = {f"{table}.{column}": averaged(terms) for (table, column), terms in self._terms.items()}
-        self._terms, self._calls = {}, {}
-        return dict(values)
+            values[f"time.{column}"] = torch.stack([calls.get(call, nothing) for call in chosen])
+        known = [[[term is not None for term in call] for call in calls] for calls in self._terms.values()]
+        numbers = [term for calls in self._terms.values() for call in calls for term in call if term is not None]
+        if numbers:
+            values["numbers"] = gathered(numbers)
+        layout = Layout(list(zip(self._terms, known, strict=True)))
+        self._terms, self._series, self._calls = {}, {}, {}
+        return values, layout
+
+
+def gathered(numbers: list[Tensor]) -> Value:
+    """All of them in one vector, without waiting for a device: on an accelerator, if there is one among them."""
+    devices = {number.device for number in numbers}
+    home = next((device for device in devices if device.type != "cpu"), None)
+    if home is None:
+        return np.array([number.item() for number in numbers])
+    return torch.stack([number.to(home, non_blocking=True) for number in numbers])
 
 
 def averaged(terms: list[Tensor]) -> Tensor:
