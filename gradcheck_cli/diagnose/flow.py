@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gradcheck_cli.diagnose.selection import pattern
-from gradcheck_cli.diagnose.statistics import mann_kendall, theil_sen
+from gradcheck_cli.diagnose.statistics import mann_kendall, median, theil_sen
 from gradcheck_cli.records import Floats, ModuleInfo, Recording
 
 FEWEST_LAYERS = 4
@@ -126,6 +126,6 @@ def loss_falls(loss: Floats) -> bool:
     quarter = len(finite) // 4
     if quarter < FEWEST_PROBES:
         return False
-    start, end = float(np.median(finite[:quarter])), float(np.median(finite[-quarter:]))
+    start, end = median(finite[:quarter]), median(finite[-quarter:])
     trend = mann_kendall(finite)
     return trend.s < 0 and trend.p < SIGNIFICANCE and start - end > LOSS_FALL * abs(start)

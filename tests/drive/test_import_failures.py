@@ -32,7 +32,8 @@ NOT_IMPORTED = {
 
 @pytest.mark.parametrize("case", NOT_IMPORTED)
 @pytest.mark.parametrize("target", ["train.py:build", "train:build"])
-def test_a_file_that_cannot_be_imported(folder: Path, case: str, target: str) -> None:
+def test_a_file_that_cannot_be_imported(folder: Path, monkeypatch: pytest.MonkeyPatch, case: str, target: str) -> None:
+    monkeypatch.delitem(sys.modules, "train", raising=False)  # another test's
     source, message = NOT_IMPORTED[case]
     (folder / "broken.py").write_text("1 / 0\n")
     (folder / "train.py").write_text(source)

@@ -31,8 +31,8 @@ constant to its last digits; at most 1e-4 is a warning where the output is score
 have a large mean). Healthy models measure 0.19 and more, regressions on targets of 2000 +- 5 measure 3e-4. One class
 for at least 99.9 % of the examples on all probed steps is a warning where the loss does not clearly fall (GC101) and
 the variation is under 0.01; a young language model gives the most frequent token to all, but its loss falls. Scores
-that are NaN on a probed step are an error. Where the input does not vary from example to example either, a warning says
-that. Not evaluated where the model returns no tensor of a batch.
+that are NaN on a probed step while the loss is finite are an error. Where the input does not vary from example to
+example either, a warning says that. Not evaluated where the model returns no tensor of a batch.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ def check(recording: Recording, limits: Limits) -> Iterator[Outcome]:
     if signals is None:
         yield check.skip("the recording has no signals: it was made without them")
         return
-    broken = np.isnan(signals.output_variation) & np.isfinite(signals.classes)
+    loss = recording.series.loss[recording.probes.steps]  # where that is NaN as well, GC301 says it
+    broken = np.isnan(signals.output_variation) & np.isfinite(signals.classes) & np.isfinite(loss)
     variation, same = signals.output_variation[1:], signals.same_class[1:]
     known = np.isfinite(variation)
     if broken.any():

@@ -47,6 +47,7 @@ import numpy as np
 
 from gradcheck_cli.diagnose.limits import Limits
 from gradcheck_cli.diagnose.rule import Outcome, rule
+from gradcheck_cli.diagnose.statistics import median
 from gradcheck_cli.diagnose.wording import count, describe_step, list_names, locate_step
 from gradcheck_cli.diagnose.worst_step import EARLIER_STEPS, LEAST_RATIO, WorstStep, find_worst_step
 from gradcheck_cli.examination import SampleGradients
@@ -123,7 +124,7 @@ def report(recording: Recording, worst: WorstStep, samples: SampleGradients, few
             "rows": [samples.rows[index] for index in few],
             "shares": [samples.shares[index] for index in few],
             "norms": [samples.norms[index] for index in few],
-            "median_norm": float(np.median(samples.norms)),
+            "median_norm": median(samples.norms),
             "share": share,
             "weights_of_step": samples.at_step,
             "least_ratio": LEAST_RATIO,

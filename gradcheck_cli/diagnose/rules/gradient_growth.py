@@ -34,7 +34,7 @@ import numpy as np
 
 from gradcheck_cli.diagnose.limits import Limits
 from gradcheck_cli.diagnose.rule import Outcome, rule
-from gradcheck_cli.diagnose.statistics import condense, mann_kendall, theil_sen
+from gradcheck_cli.diagnose.statistics import condense, mann_kendall, median, theil_sen
 from gradcheck_cli.diagnose.wording import count
 from gradcheck_cli.records import Recording, Severity
 
@@ -55,7 +55,7 @@ def check(recording: Recording, limits: Limits) -> Iterator[Outcome]:
     trend = mann_kendall(logs)
     if not decades > DECADES or not trend.p < SIGNIFICANCE:
         return
-    first, last = float(np.median(norms[:3])), float(np.median(norms[-3:]))
+    first, last = median(norms[:3]), median(norms[-3:])
     yield check.finding(
         f"gradient norms grow steadily by {decades:.2f} decades over {len(norms)} steps, from {first:.4g} to {last:.4g}"
         f" (p = {trend.p:.2g})",

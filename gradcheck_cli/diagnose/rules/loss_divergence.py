@@ -34,7 +34,7 @@ import numpy as np
 
 from gradcheck_cli.diagnose.limits import Limits
 from gradcheck_cli.diagnose.rule import Outcome, rule
-from gradcheck_cli.diagnose.statistics import condense, mann_kendall
+from gradcheck_cli.diagnose.statistics import condense, mann_kendall, median
 from gradcheck_cli.diagnose.wording import count
 from gradcheck_cli.records import Floats, Recording, Severity
 
@@ -53,7 +53,7 @@ def check(recording: Recording, limits: Limits) -> Iterator[Outcome]:
         until = " before the first non-finite one" if len(broken) else ""
         yield check.skip(f"{count(len(losses), 'step')} with a finite loss{until}, {fewest} are needed")
         return
-    start, end = float(np.median(losses[:3])), float(np.median(losses[-3:]))
+    start, end = median(losses[:3]), median(losses[-3:])
     if start == 0:
         yield check.skip("the loss starts at 0, so there is no scale to compare its rise with")
         return

@@ -37,7 +37,7 @@ import numpy as np
 
 from gradcheck_cli.diagnose.limits import Limits
 from gradcheck_cli.diagnose.rule import Outcome, rule
-from gradcheck_cli.diagnose.statistics import Spike, find_spikes
+from gradcheck_cli.diagnose.statistics import Spike, find_spikes, median
 from gradcheck_cli.diagnose.wording import count, describe_step, locate_step
 from gradcheck_cli.records import Finding, Floats, Ints, Recording, Severity
 
@@ -58,7 +58,7 @@ def check(recording: Recording, limits: Limits) -> Iterator[Outcome]:
         yield check.skip(reason)
     if len(steps) < FEWEST_STEPS:
         return
-    least = LEAST_SHARE * float(np.median(np.abs(losses[:3])))
+    least = LEAST_SHARE * median(np.abs(losses[:3]))
     spikes = find_on_logs(losses, least) if positive else find_on_values(losses, least)
     if spikes:
         yield report(recording, steps, losses, spikes, least)

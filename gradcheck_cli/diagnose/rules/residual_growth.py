@@ -45,7 +45,8 @@ from gradcheck_cli.diagnose.initialisation import starts_untrained
 from gradcheck_cli.diagnose.limits import Limits
 from gradcheck_cli.diagnose.rule import Outcome, rule
 from gradcheck_cli.diagnose.stacks import Stack, stacks
-from gradcheck_cli.records import Finding, Recording, Severity
+from gradcheck_cli.diagnose.statistics import median
+from gradcheck_cli.records import Finding, Floats, Recording, Severity
 
 LATE = 4.0
 """Twice what growth that is linear in depth gives from the middle to the end."""
@@ -76,16 +77,22 @@ def growth(stack: Stack, start: int) -> float:
 
 def is_residual(stack: Stack) -> bool:
     """Whether the blocks add to their input, and not replace it."""
-    shares = stack.branch_share[0]
-    known = shares[np.isfinite(shares)]
-    return len(known) > 0 and float(np.median(known)) < 1
+    shares = shares_of(stack)
+    return len(shares) > 0 and median(shares) < 1
+
+
+def shares_of(stack: Stack) -> Floats:
+    """How much of what each block returns it added, on the first step, where known."""
+    shares: Floats = stack.branch_share[0]
+    known: Floats = shares[np.isfinite(shares)]
+    return known
 
 
 def finding(stack: Stack, severity: Severity) -> Finding:
     """The finding for one stack."""
     total, blocks = growth(stack, 0), len(stack.names)
     first, last = float(stack.output_rms[0, 0]), float(stack.output_rms[0, -1])
-    share = float(np.nanmedian(stack.branch_share[0]))
+    share = median(shares_of(stack))
     return check.finding(
         f"the residual stream grows exponentially with depth: RMS {first:.1e} after {stack.names[0]},"
         f" {last:.1e} after {stack.names[-1]}, {total ** (1 / (blocks - 1)):.2f} times with each of {blocks} blocks;"

@@ -53,6 +53,7 @@ import numpy as np
 from gradcheck_cli.diagnose.flow import loss_falls
 from gradcheck_cli.diagnose.limits import Limits
 from gradcheck_cli.diagnose.rule import Outcome, rule
+from gradcheck_cli.diagnose.statistics import median
 from gradcheck_cli.diagnose.wording import list_names
 from gradcheck_cli.records import Bools, Floats, Recording, Severity
 
@@ -100,7 +101,7 @@ def too_large(recording: Recording, updated: Bools) -> Iterator[Outcome]:
         sizes = medians(recording.probes.update_ratio[updated][:, judged])
         if not len(sizes):
             continue
-        first, usual = float(sizes[0]), float(np.median(sizes)) if len(sizes) >= FEWEST_PROBES else 0.0
+        first, usual = float(sizes[0]), median(sizes) if len(sizes) >= FEWEST_PROBES else 0.0
         if first > FIRST or usual > MEDIAN:
             yield large(recording, group, judged, first, usual)
 
@@ -115,7 +116,7 @@ def begins_sized(recording: Recording, column: int) -> bool:
 def medians(ratios: Floats) -> Floats:
     """(rows,) of ratios (rows, weights): the median over the weights, without rows that have none."""
     known = [row[np.isfinite(row)] for row in ratios]
-    return np.array([np.median(row) for row in known if len(row)])
+    return np.array([median(row) for row in known if len(row)])
 
 
 def large(recording: Recording, group: int | None, columns: Sequence[int], first: float, usual: float) -> Outcome:
