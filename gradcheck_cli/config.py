@@ -45,7 +45,8 @@ class Settings:
     its clip rate is promised for, `max_norm` the user's own value, which it judges. `until_stable` goes on until the
     interval of that percentile is narrow, `verify` trains again with the value, `verify_against` with these, too:
     numbers, or names of ADAPTIVE_CLIPS.
-    `one_epoch`, which only a command sets, ends a run with the first pass over the data, if not `steps` before.
+    Only a command sets the last two: `one_epoch` ends a run with the first pass over the data, if not `steps` before;
+    `to_the_end` lets a script run as long as it likes, whatever `steps` says.
     """
 
     steps: int = setting(50, whole_number(1))
@@ -81,9 +82,16 @@ class Settings:
     output: tuple[str, ...] = setting((), paths())
     quiet: bool = setting(False, flag())
     one_epoch: bool = False
+    to_the_end: bool = False
 
 
 KINDS: dict[str, Kind] = {entry.name: entry.metadata["kind"] for entry in fields(Settings) if entry.metadata}
+
+
+def load_script_settings(flags: Mapping[str, Any], config: Path | None = None) -> Settings:
+    """As `load_settings`; where nothing gives `steps`, the script decides when it ends."""
+    values = read_values(flags, config)
+    return Settings(**values, to_the_end="steps" not in values)
 
 
 def load_settings(flags: Mapping[str, Any], config: Path | None = None) -> Settings:
@@ -103,11 +111,11 @@ def load_trace_settings(flags: Mapping[str, Any], config: Path | None = None) ->
     return Settings(**values, **limits)
 
 
-def load_clip_settings(flags: Mapping[str, Any], config: Path | None = None) -> Settings:
+def load_clip_settings(flags: Mapping[str, Any], config: Path | None = None, of_script: bool = False) -> Settings:
     """As `load_settings`, for a run that is never clipped and ends with the first non-finite loss.
 
     A `clip` becomes the `max_norm` to judge where nothing gives that, and `verify_against` implies `verify`. Where
-    nothing gives `steps`, CLIP_STEPS, or with `until_stable` at most STABLE_STEPS.
+    nothing gives `steps`, CLIP_STEPS, with `until_stable` at most STABLE_STEPS, of a script until it ends.
     """
     values = read_values(flags, config)
     given = Settings(**{"steps": STABLE_STEPS if values.get("until_stable") else CLIP_STEPS, **values})
@@ -115,6 +123,7 @@ def load_clip_settings(flags: Mapping[str, Any], config: Path | None = None) -> 
         given,
         max_norm=given.max_norm or given.clip,
         clip=None,
+        to_the_end=of_script and "steps" not in values,
         keep_going=False,
         verify=given.verify or bool(given.verify_against),
     )

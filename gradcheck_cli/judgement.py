@@ -12,7 +12,7 @@ from gradcheck_cli.clip_advice import ClipSettings, VerifiedRun
 from gradcheck_cli.config import Settings
 from gradcheck_cli.diagnose.clip.advice import advise
 from gradcheck_cli.diagnose.clip.rules import CLIP_RULES
-from gradcheck_cli.diagnose.diagnosis import ALL_RULES, check_codes, diagnose, selected
+from gradcheck_cli.diagnose.diagnosis import ALL_RULES, check_codes, diagnose, rules_for, selected
 from gradcheck_cli.diagnose.layers import summarise
 from gradcheck_cli.diagnose.limits import Limits
 from gradcheck_cli.diagnose.linking import link
@@ -60,7 +60,7 @@ def make_report(command: str, recording: Recording, settings: Settings, error: G
         series=recording.series,
         layers=summarise(recording, diagnosis.findings),
         diagnosis=diagnosis,
-        rules=tuple(rule.info for rule in RULES if selected(rule, settings.select, settings.ignore)),
+        rules=tuple(rule.info for rule in rules_for(recording) if selected(rule, settings.select, settings.ignore)),
         parameter_count=count_elements(recording.parameters),
         trainable_count=count_elements(filter(is_trainable, recording.parameters)),
         exit_code=choose_exit_code(diagnosis.findings, settings, error),

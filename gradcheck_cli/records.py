@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:  # these are made of records
+    from gradcheck_cli.audit import LoopAudit
     from gradcheck_cli.clip_advice import ClipAdvice
     from gradcheck_cli.examination import Examination
     from gradcheck_cli.signals import Signals
@@ -112,6 +113,8 @@ class RunInfo:
     location: Location | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     threads: int = 1
+    model: str = ""
+    """Which one of several that a script trains."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +186,7 @@ class Recording:
 
     `final_parameter_norm` (parameters,): L2 norm of each parameter after the last step.
     `nonfinite_inputs` says where in a batch the first non-finite values were, in words.
-    `examination` is what `profile` measured after the run.
+    `examination` is what `profile` measured after the run, `audit` what was seen of a script's own loop.
     """
 
     run: RunInfo
@@ -196,6 +199,7 @@ class Recording:
     nonfinite_input: str = ""
     signals: Signals | None = None
     examination: Examination | None = None
+    audit: LoopAudit | None = None
 
     @property
     def steps(self) -> int:
@@ -307,3 +311,4 @@ class Report:
     recording: Recording | None = None
     trace: NanTrace | None = None
     clip: ClipAdvice | None = None
+    others: tuple[Report, ...] = ()

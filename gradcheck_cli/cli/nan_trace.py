@@ -8,7 +8,9 @@ from gradcheck_cli.cli import options as o
 
 
 def nan_trace(
-    target: o.Target,
+    target: o.Target = None,
+    arguments: o.Arguments = None,
+    module: o.Module = None,
     steps: o.TraceSteps = None,
     device: o.Device = None,
     precision: o.Precision = None,
@@ -38,14 +40,17 @@ def nan_trace(
     from gradcheck_cli.cli.streams import reserve_stdout
     from gradcheck_cli.config import load_trace_settings
     from gradcheck_cli.report.view import View
+    from gradcheck_cli.targets import check_flags, read_target
 
+    what = read_target(target, module, arguments)
+    check_flags(what, flags)
     settings = load_trace_settings(flags, config)
     outputs, folder = check_text_outputs(settings), check_folder(save_repro)
     stdout = reserve_stdout()
     from gradcheck_cli import pipeline
 
     with progress_bar(settings.quiet) as watch:
-        report, error = pipeline.nan_trace(target, settings, watch, save_repro=folder)
+        report, error = pipeline.nan_trace(what, settings, watch, save_repro=folder)
     try:
         publish(report, settings, outputs, stdout, View.of(stdout, all_ops=all_ops))
     finally:

@@ -11,9 +11,24 @@ import typer
 from gradcheck_cli.errors import ConfigError
 
 RUN, MEASURE, JUDGE, OUTPUT = "What to run", "What to measure", "What to report", "Where to"
-NO_SETTINGS = ("target", "run", "norms", "config", "all_layers", "depth", "depth_plot", "all_ops", "save_repro")
+NO_SETTINGS = ("target", "arguments", "module", "run", "norms", "config", "all_ops", "save_repro")
+SHOWN = ("all_layers", "depth", "depth_plot")
 
-Target = Annotated[str, typer.Argument(help="path/to/file.py:callable or package.module:callable.", show_default=False)]
+Target = Annotated[
+    str | None,
+    typer.Argument(
+        help="path/to/file.py:callable or package.module:callable; or a script, train.py.", show_default=False
+    ),
+]
+Arguments = Annotated[
+    list[str] | None, typer.Argument(metavar="[-- ARGUMENTS]", help="The script's own.", show_default=False)
+]
+Module = Annotated[
+    str | None,
+    typer.Option(
+        "-m", "--module", metavar="NAME", help="Run a module as a script, like python -m.", rich_help_panel=RUN
+    ),
+]
 Steps = Annotated[int | None, typer.Option(help="Optimizer steps to run. (default 50)", rich_help_panel=RUN)]
 TraceSteps = Annotated[
     int | None,
@@ -24,7 +39,8 @@ TraceSteps = Annotated[
 ClipTarget = Annotated[
     str | None,
     typer.Argument(
-        help="path/to/file.py:callable or package.module:callable; or a recording, run.npz.", show_default=False
+        help="path/to/file.py:callable or package.module:callable; a script, train.py; or a recording, run.npz.",
+        show_default=False,
     ),
 ]
 ClipSteps = Annotated[
@@ -203,7 +219,7 @@ Quiet = Annotated[
 
 def given(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Of a command's arguments, as `locals()` has them, the flags that were given, under the names of `Settings`."""
-    flags = {name.rstrip("_"): value for name, value in arguments.items() if name not in NO_SETTINGS}
+    flags = {name.rstrip("_"): value for name, value in arguments.items() if name not in (*NO_SETTINGS, *SHOWN)}
     flags["set"] = read_assignments(flags.get("set"))
     saved = flags.pop("save", None)
     flags["output"] = [*(flags.get("output") or []), *([saved] if saved else [])]

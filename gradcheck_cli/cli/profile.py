@@ -8,7 +8,9 @@ from gradcheck_cli.cli import options as o
 
 
 def profile(
-    target: o.Target,
+    target: o.Target = None,
+    arguments: o.Arguments = None,
+    module: o.Module = None,
     steps: o.Steps = None,
     device: o.Device = None,
     precision: o.Precision = None,
@@ -45,16 +47,19 @@ def profile(
     from gradcheck_cli.cli.messages import progress_bar, show_error
     from gradcheck_cli.cli.output import check_outputs, publish
     from gradcheck_cli.cli.streams import reserve_stdout
-    from gradcheck_cli.config import load_settings
+    from gradcheck_cli.config import load_script_settings, load_settings
     from gradcheck_cli.report.view import View
+    from gradcheck_cli.targets import Script, check_flags, read_target
 
-    settings = load_settings(flags, config)
+    what = read_target(target, module, arguments)
+    check_flags(what, flags, ("check_scale",))
+    settings = (load_script_settings if isinstance(what, Script) else load_settings)(flags, config)
     outputs = check_outputs(settings)
     stdout = reserve_stdout()
     from gradcheck_cli import pipeline
 
     with progress_bar(settings.quiet) as watch:
-        report, error = pipeline.profile(target, settings, watch)
+        report, error = pipeline.profile(what, settings, watch)
     view = View.of(stdout, all_layers=all_layers, depth=depth, depth_plot=depth_plot)
     try:
         publish(report, settings, outputs, stdout, view)

@@ -14,6 +14,7 @@ from gradcheck_cli.errors import ConfigError, GradcheckError
 if TYPE_CHECKING:
     from gradcheck_cli.config import Settings
     from gradcheck_cli.records import Recording, Report
+    from gradcheck_cli.targets import Script
 
 ROUNDING = 1e-6
 RUNNING = (
@@ -36,6 +37,8 @@ RUNNING = (
 
 def recommend_clip(
     target: o.ClipTarget = None,
+    arguments: o.Arguments = None,
+    module: o.Module = None,
     steps: o.ClipSteps = None,
     until_stable: o.UntilStable = None,
     norms: o.Norms = None,
@@ -70,12 +73,15 @@ def recommend_clip(
     from gradcheck_cli.cli.streams import reserve_stdout
     from gradcheck_cli.config import load_clip_settings
     from gradcheck_cli.report.view import View
+    from gradcheck_cli.targets import Script, check_flags, read_target
 
-    check_source(target, norms, flags)
-    settings = load_clip_settings(flags, config)
+    check_source(target or module, norms, flags)
+    what = target if norms or is_recording(target) else read_target(target, module, arguments)
+    check_flags(what or "", flags, ("until_stable", "verify", "verify_against"))
+    settings = load_clip_settings(flags, config, isinstance(what, Script))
     outputs = check_outputs(settings)
     stdout = reserve_stdout()
-    report, error = judge(target, norms, settings)
+    report, error = judge(what, norms, settings)
     try:
         publish(report, settings, outputs, stdout, View.of(stdout))
     finally:
@@ -103,12 +109,12 @@ def is_recording(target: str | None) -> bool:
     return Path(target or "").suffix.lower() == ".npz"
 
 
-def judge(target: str | None, norms: Path | None, settings: Settings) -> tuple[Report, GradcheckError | None]:
+def judge(target: str | Script | None, norms: Path | None, settings: Settings) -> tuple[Report, GradcheckError | None]:
     """The report on a recording, on norms from a file, or on a run, for which alone torch is loaded."""
-    if norms or is_recording(target):
+    if norms or (isinstance(target, str) and is_recording(target)):
         from gradcheck_cli.judgement import make_clip_report
 
-        return make_clip_report(read(target, norms), settings), None
+        return make_clip_report(read(str(target), norms), settings), None
     from gradcheck_cli import pipeline
     from gradcheck_cli.cli.messages import progress_bar
 

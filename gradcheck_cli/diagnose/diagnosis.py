@@ -11,10 +11,11 @@ from gradcheck_cli.diagnose.limits import Limits
 from gradcheck_cli.diagnose.linking import link
 from gradcheck_cli.diagnose.rule import Rule
 from gradcheck_cli.diagnose.rules import RULES
+from gradcheck_cli.diagnose.rules.loop import LOOP_RULES
 from gradcheck_cli.errors import ConfigError
 from gradcheck_cli.records import Diagnosis, Finding, Location, NotEvaluated, Recording, Severity
 
-ALL_RULES: tuple[Rule[Any], ...] = tuple(sorted((*RULES, *CLIP_RULES), key=lambda rule: rule.code))
+ALL_RULES: tuple[Rule[Any], ...] = tuple(sorted((*RULES, *CLIP_RULES, *LOOP_RULES), key=lambda rule: rule.code))
 
 
 def diagnose(
@@ -31,7 +32,7 @@ def diagnose(
     """
     outcomes = [
         outcome
-        for rule in RULES
+        for rule in rules_for(recording)
         if selected(rule, select, ignore)
         for outcome in rule.check(recording, limits or Limits())
     ]
@@ -46,6 +47,11 @@ def diagnose(
         if isinstance(outcome, Finding)
     ]
     return Diagnosis(link(findings, recording), tuple(o for o in outcomes if isinstance(o, NotEvaluated)))
+
+
+def rules_for(recording: Recording) -> tuple[Rule[Recording], ...]:
+    """Those that can judge it: the loop is judged where it is a script's own, and not gradcheck's."""
+    return RULES if recording.audit is None else (*RULES, *LOOP_RULES)
 
 
 def check_codes(codes: Iterable[str]) -> None:

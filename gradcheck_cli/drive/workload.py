@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
+from gradcheck_cli.drive.adapters import adapt
 from gradcheck_cli.drive.optimizers import NoUpdate, make_optimizer
 from gradcheck_cli.drive.usercode import user_code
 from gradcheck_cli.errors import TargetError
@@ -60,7 +61,8 @@ def make_workload(returned: Any, optimizer: str | None = None, lr: float | None 
 
     Raises TargetError, saying what is missing or of the wrong kind.
     """
-    parts = parts_of(returned)
+    adapted = adapt(returned)
+    parts = parts_of(adapted.returned)
     model, dataloader = check_model(parts.get("model")), check_dataloader(parts.get("dataloader"))
     chosen, notes = choose_optimizer(model, parts, optimizer, lr)
     scheduler = parts.get("scheduler") if chosen is parts.get("optimizer") else None
@@ -73,7 +75,7 @@ def make_workload(returned: Any, optimizer: str | None = None, lr: float | None 
         optimizer=chosen,
         scheduler=scheduler,
         loss_fn=parts.get("loss_fn"),
-        notes=notes,
+        notes=(*adapted.notes, *notes),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import wraps
 from typing import Any, Protocol
@@ -19,17 +19,20 @@ class Observer(Protocol):
     def before_backward(self, loss: torch.Tensor) -> None:
         """`backward` is about to be called on `loss`, which may be multiplied by the loss scale."""
 
+    def after_backward(self, loss: torch.Tensor) -> None:
+        """It has been called; some of the gradients are new."""
+
     def after_scale(self, loss: torch.Tensor, scaled: torch.Tensor) -> None:
         """A GradScaler made `scaled` of `loss`."""
 
     def after_unscale(self, scaler: GradScaler, optimizer: Optimizer) -> None:
         """The gradients of `optimizer` have been divided by the loss scale."""
 
-    def before_clip(self) -> None:
-        """Gradients are about to be clipped."""
+    def before_clip(self, parameters: Sequence[torch.Tensor], max_norm: float | None) -> None:
+        """The gradients of `parameters` are about to be clipped, at a norm that is known unless None."""
 
-    def before_update(self, optimizer: Optimizer) -> None:
-        """`optimizer.step` is about to run."""
+    def before_update(self, optimizer: Optimizer, has_closure: bool) -> None:
+        """`optimizer.step` is about to run, with or without a closure that it calls for the gradients."""
 
     def after_update(self, optimizer: Optimizer) -> None:
         """`optimizer.step` has run."""
@@ -43,7 +46,7 @@ def observed(observer: Observer) -> Iterator[None]:
     """Report to `observer` for the length of the context; leaves nothing behind, whatever happens inside."""
     with ExitStack() as undo:
         for handle in (
-            register_optimizer_step_pre_hook(lambda optimizer, *_: observer.before_update(optimizer)),
+            register_optimizer_step_pre_hook(lambda *call: observer.before_update(call[0], is_closed(*call[1:]))),
             register_optimizer_step_post_hook(lambda optimizer, *_: observer.after_update(optimizer)),
         ):
             undo.callback(handle.remove)
@@ -69,19 +72,33 @@ def patched(home: Any, name: str, wrap: Callable[[Callable[..., Any]], Callable[
         setattr(home, name, original)
 
 
+def is_closed(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether `step` was called with a closure; torch gives the hook the optimizer among the arguments."""
+    return kwargs.get("closure") is not None or any(callable(argument) for argument in args[1:])
+
+
 def reporting_backward(call: Callable[..., Any], observer: Observer) -> Callable[..., Any]:
     def backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
-        for loss in (tensors,) if isinstance(tensors, torch.Tensor) else tensors:
+        losses = (tensors,) if isinstance(tensors, torch.Tensor) else tuple(tensors)
+        for loss in losses:
             observer.before_backward(loss)
-        return call(tensors, *args, **kwargs)
+        result = call(losses, *args, **kwargs)
+        for loss in losses:
+            observer.after_backward(loss)
+        return result
 
     return backward
 
 
 def reporting_clip(call: Callable[..., Any], observer: Observer) -> Callable[..., Any]:
-    def clip(*args: Any, **kwargs: Any) -> Any:
-        observer.before_clip()
-        return call(*args, **kwargs)
+    by_norm = "norm" in call.__name__
+
+    def clip(parameters: Any, *args: Any, **kwargs: Any) -> Any:
+        given = [parameters] if isinstance(parameters, torch.Tensor) else list(parameters)  # it may be a generator
+        limit = args[0] if args else kwargs.get("max_norm")
+        # a tensor's value would be waited for
+        observer.before_clip(given, float(limit) if by_norm and isinstance(limit, (int, float)) else None)
+        return call(given, *args, **kwargs)
 
     return clip
 

@@ -38,10 +38,14 @@ class Inputs:
     def inspect(self, batches: Iterable[B]) -> Iterator[B]:
         """The same batches, each looked at when it is taken."""
         for batch in batches:
-            self._first = self._first or batch
-            for path, tensor in floating_tensors(batch.data, "batch"):
-                self._look_at(path, tensor, batch.index)
+            self.look(batch, "batch")
             yield batch
+
+    def look(self, batch: NumberedBatch, name: str) -> None:
+        """Look at one; `name` is what its data are called."""
+        self._first = self._first or batch
+        for path, tensor in floating_tensors(batch.data, name):
+            self._look_at(path, tensor, batch.index)
 
     def move_to(self, draft: Draft) -> None:
         """Write down the notes since the last step, and begin anew."""
@@ -61,7 +65,8 @@ class Inputs:
             value = tensor[tuple(first)].item()
             self._nonfinite.append(float(bad.sum()))
             self._where = self._where or (
-                f"batch {index}: {int(bad.sum())} of {bad.numel()} elements of {path}, the first {value} at {first}"
+                (f"batch {index}: " if index >= 0 else "")
+                + f"{int(bad.sum())} of {bad.numel()} elements of {path}, the first {value} at {first}"
             )
 
 

@@ -21,11 +21,11 @@ class Instruments:
     def __init__(self, modules: Sequence[tuple[ModuleInfo, nn.Module]]) -> None:
         self.probed = [i for i, (info, m) in enumerate(modules) if bears_weights(m) and not info.compiled]
         self._tallies = Tallies()
-        self._probes = Probes([modules[i][1] for i in self.probed], self._tallies)
         compiled = any(info.compiled for info, _ in modules)
         # What compiled code calls can't be listened to, and hooks and modes around it would compile it again.
         heard = [] if compiled else [(info.name, module) for info, module in modules]
         self._listener = Listener(heard, self._tallies)
+        self._probes = Probes([modules[i][1] for i in self.probed], self._tallies, self._listener.is_inside)
 
     def attach(self) -> None:
         """Look from now on."""

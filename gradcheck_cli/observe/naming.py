@@ -65,8 +65,8 @@ def clean(name: str) -> str:
     return ".".join(part for part in name.split(".") if part != "_orig_mod")
 
 
-def modules_of(model: nn.Module) -> list[tuple[ModuleInfo, nn.Module]]:
-    """Every module once, with its description; `probe` is still None."""
+def modules_of(model: nn.Module, eager: bool = False) -> list[tuple[ModuleInfo, nn.Module]]:
+    """Every module once, with its description; `probe` is still None. None is compiled where all runs `eager`."""
     found = []
     compiled: list[str] = []
     sources = {kind: source_of(kind) for kind in {type(module) for module in model.modules()}}
@@ -75,7 +75,7 @@ def modules_of(model: nn.Module) -> list[tuple[ModuleInfo, nn.Module]]:
             compiled.append(name)
         if type(module).__name__ == "OptimizedModule":
             continue
-        inside = any(not root or name == root or name.startswith(root + ".") for root in compiled)
+        inside = not eager and any(not root or name == root or name.startswith(root + ".") for root in compiled)
         info = ModuleInfo(clean(name), type(module).__name__, compiled=inside, source=sources[type(module)])
         found.append((info, module))
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -19,12 +19,13 @@ class Probes:
     """Forward hooks on `modules` between `attach` and `detach`, which add what they see to the tallies.
 
     Sums of squares of each output, and of the loss gradient with respect to it, with the number of elements behind
-    those of all calls, in calling order; and from samples, of each call, what `measure_layer` gives.
+    those of all calls, in calling order; and from samples, of each call, what `measure_layer` gives. Calls without
+    gradients are no training, unless `is_inside` says that they are part of a call with (gradient checkpointing).
     """
 
-    def __init__(self, modules: Sequence[nn.Module], tallies: Tallies) -> None:
+    def __init__(self, modules: Sequence[nn.Module], tallies: Tallies, is_inside: Callable[[], bool]) -> None:
         self._tallies = tallies
-        self._hooks = [(module, self._hook(index)) for index, module in enumerate(modules)]
+        self._hooks = [(module, self._hook(index, is_inside)) for index, module in enumerate(modules)]
         self._handles: list[RemovableHandle] = []
         self.output_numel: dict[int, int] = {}
         self.gradient_numel: dict[int, int] = {}
@@ -42,11 +43,11 @@ class Probes:
             handle.remove()
         self._handles = []
 
-    def _hook(self, index: int) -> Any:
+    def _hook(self, index: int, is_inside: Callable[[], bool]) -> Any:
         on_gradient = self._gradient_hook(index)
 
         def after_forward(module: nn.Module, args: Any, output: Any) -> None:
-            if torch.compiler.is_compiling():
+            if torch.compiler.is_compiling() or not (torch.is_grad_enabled() or is_inside()):
                 return
             began = perf_counter()
             with torch.no_grad(), torch._C.DisableTorchFunction():

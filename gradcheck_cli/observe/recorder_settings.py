@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
+
+ALWAYS_PROBED = 3
 
 
 @dataclass(frozen=True)
@@ -18,3 +21,13 @@ class RecorderSettings:
     eager: bool = False
     stop_above: float | None = None
     keep_going: bool = False
+
+    def probes(self, step: int) -> bool:
+        """Whether to look into modules in a step, counted from 0."""
+        return self.probe_every > 0 and (step < ALWAYS_PROBED or step % self.probe_every == 0)
+
+    def reason_to_end(self, loss: float, grad_norm: float) -> str:
+        """Why a step with these ends the recording, a word for `RunInfo.ended`; or nothing."""
+        if self.stop_above is not None and grad_norm > self.stop_above:
+            return "stop-above"
+        return "" if isfinite(loss) or self.keep_going else "nonfinite-loss"

@@ -1,8 +1,43 @@
 """The commands without their shell: drive a workload, observe it, diagnose what was seen, make a report."""
 
-from gradcheck_cli.pipeline.clipping import recommend_clip
-from gradcheck_cli.pipeline.nan_tracing import nan_trace
-from gradcheck_cli.pipeline.preparation import Progress, Watcher
-from gradcheck_cli.pipeline.profiling import profile
+from __future__ import annotations
+
+from pathlib import Path
+
+from gradcheck_cli.config import Settings
+from gradcheck_cli.errors import ConfigError, GradcheckError
+from gradcheck_cli.judgement import make_clip_report, make_report
+from gradcheck_cli.pipeline import clipping, nan_tracing, profiling, scripting
+from gradcheck_cli.pipeline.preparation import Progress, Watcher, ignore
+from gradcheck_cli.records import Report
+from gradcheck_cli.targets import Script
 
 __all__ = ["Progress", "Watcher", "nan_trace", "profile", "recommend_clip"]
+
+Result = tuple[Report, GradcheckError | None]
+"""A report, and the error of the user's that ended the run early, if any did."""
+
+
+def profile(target: str | Script, settings: Settings, watch: Watcher = ignore) -> Result:
+    """Train the target and report on its gradients. Raises GradcheckError when nothing could be recorded at all."""
+    if isinstance(target, Script):
+        return scripting.report_on(target, settings, watch, lambda *seen: make_report("profile", *seen))
+    return profiling.profile(target, settings, watch)
+
+
+def recommend_clip(target: str | Script, settings: Settings, watch: Watcher = ignore) -> Result:
+    """Train the target and recommend a max_norm. Raises GradcheckError when nothing could be recorded at all."""
+    if isinstance(target, Script):
+        return scripting.report_on(target, settings, watch, make_clip_report)
+    return clipping.recommend_clip(target, settings, watch)
+
+
+def nan_trace(
+    target: str | Script, settings: Settings, watch: Watcher = ignore, save_repro: Path | None = None
+) -> Result:
+    """Train the target until something is not finite, and report where it came from."""
+    if isinstance(target, Script):
+        raise ConfigError(
+            "nan-trace can't run a whole script yet", f"name a callable that makes the model: {target.place}:build"
+        )
+    return nan_tracing.nan_trace(target, settings, watch, save_repro)

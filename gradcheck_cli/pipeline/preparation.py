@@ -23,10 +23,10 @@ from gradcheck_cli.records import RunInfo
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run is: steps done of `steps`, newest loss and gradient norm that are known, and what else to show."""
+    """Where a run is: steps done of `steps` (None: nobody knows), newest known loss and norm, what else to show."""
 
     done: int
-    steps: int
+    steps: int | None
     loss: float
     grad_norm: float
     text: str = ""
@@ -82,12 +82,6 @@ def begin(start: Start, settings: Settings) -> tuple[Workload, torch.device, Run
 
 def describe(target: str, settings: Settings, device: torch.device, workload: Workload) -> RunInfo:
     """What is about to run."""
-    versions = {
-        "gradcheck": __version__,
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
     return RunInfo(
         target=target,
         device=str(device),
@@ -102,6 +96,16 @@ def describe(target: str, settings: Settings, device: torch.device, workload: Wo
         checkpoint=settings.checkpoint or "",
         uses_scaler=settings.precision == "fp16",
         notes=workload.notes,
-        versions=versions,
+        versions=versions(),
         threads=torch.get_num_threads(),
     )
+
+
+def versions() -> dict[str, str]:
+    """Of what decides the numbers."""
+    return {
+        "gradcheck": __version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }

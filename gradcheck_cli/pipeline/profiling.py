@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -83,8 +84,7 @@ def watch_training(
     ended, error = "", None
     with ExitStack() as stack:
         interrupt = stack.enter_context(deferred_interrupt())
-        if settings.eager:
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(run_eagerly(settings))
         stack.enter_context(recorder)
         batches: Iterator[list[Batch]]
         batches = source = stack.enter_context(closing(windows(workload.dataloader, settings.accumulate)))
@@ -139,6 +139,17 @@ def recorder_settings(settings: Settings) -> RecorderSettings:
         stop_above=settings.stop_above,
         keep_going=settings.keep_going,
     )
+
+
+@contextmanager
+def run_eagerly(settings: Settings) -> Iterator[None]:
+    """Run compiled code uncompiled, if the settings ask for it."""
+    if not settings.eager:
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Using `torch.compile")  # hooks on a compiled module, which is none
+        yield
 
 
 def compiled_note(recording: Recording) -> tuple[str, ...]:

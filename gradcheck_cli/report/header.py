@@ -34,6 +34,8 @@ def header(report: Report, view: View, leave_out: Collection[str] = ()) -> list[
 def facts(report: Report) -> Iterator[tuple[str, str]]:
     """Label and value."""
     run, series, steps = report.run, report.series, len(report.series)
+    if run.model:
+        yield "model", run.model
     yield "parameters", parameters(report)
     yield "device", ", ".join([run.device, run.precision] + ([] if run.training else ["eval mode"]))
     yield "steps", steps_recorded(report)

@@ -24,7 +24,7 @@ def render_json(report: Report, view: View) -> str:
 
 
 def document(report: Report) -> dict[str, Any]:
-    """The document's members in their order, not yet encoded."""
+    """The document's members in their order, not yet encoded; `others` are such documents themselves."""
     run, diagnosis = report.run, report.diagnosis
     return {
         "format_version": FORMAT_VERSION,
@@ -44,6 +44,7 @@ def document(report: Report) -> dict[str, Any]:
         "clip": clip_members(report.clip) if report.clip else None,
         "trace": trace_members(report.trace) if report.trace else None,
         "origins": [origin_members(origin) for origin in report.trace.origins] if report.trace else [],
+        "others": [document(other) for other in report.others],
     }
 
 

@@ -17,8 +17,8 @@ from gradcheck_cli.report.view import View
 
 
 def render_table(report: Report, view: View) -> str:
-    """Sections apart from each other, no line wider than the view; ANSI only if it is in colour."""
-    sections = choose_sections(report, view)
+    """Sections apart from each other, model after model, no line wider than the view; ANSI only if it is in colour."""
+    sections = [section for one in (report, *report.others) for section in choose_sections(one, view)]
     lines = [line for section in sections if section for line in [Text(""), *section]]
     return to_string(lines[1:], view)
 

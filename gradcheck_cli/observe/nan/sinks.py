@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from torch import Tensor, nn
 from torch.amp import GradScaler
@@ -42,17 +42,20 @@ class Sinks:
         if not self._sites.in_backward:
             self._check("loss", "", unscaled)
 
+    def after_backward(self, loss: Tensor) -> None:
+        pass
+
     def after_scale(self, loss: Tensor, scaled: Tensor) -> None:
         self._unscaled[id(scaled)] = (scaled, loss)
 
     def after_unscale(self, scaler: GradScaler, optimizer: Optimizer) -> None:
         self._check_gradients()
 
-    def before_clip(self) -> None:
+    def before_clip(self, parameters: Sequence[Tensor], max_norm: float | None) -> None:
         self._check_gradients()
         self._sites.begin("clip")
 
-    def before_update(self, optimizer: Optimizer) -> None:
+    def before_update(self, optimizer: Optimizer, has_closure: bool) -> None:
         self._check_gradients()
         self._check_buffers()
         self._sites.begin("optimizer")

@@ -96,6 +96,9 @@ class Watch:
             loss = unscaled.detach()
             self._current.losses.append(loss.item() if self._on_host else loss.clone().reshape(()))
 
+    def after_backward(self, loss: Tensor) -> None:
+        pass
+
     def after_scale(self, loss: Tensor, scaled: Tensor) -> None:
         self._unscaled[id(scaled)] = (scaled, loss)
 
@@ -104,11 +107,11 @@ class Watch:
         self._current.found_inf = sum(found, start=torch.zeros(()))
         self._current.scale = scaler._scale.clone()  # type: ignore[union-attr]
 
-    def before_clip(self) -> None:
+    def before_clip(self, parameters: Sequence[Tensor], max_norm: float | None) -> None:
         self._note_gradients()
         self._noted = True  # as they were before clipping
 
-    def before_update(self, optimizer: Optimizer) -> None:
+    def before_update(self, optimizer: Optimizer, has_closure: bool) -> None:
         if not self._noted and (self._number % SAMPLED == 0 or not self._is_sticky(optimizer)):
             self._note_gradients()
         self._noted = False

@@ -53,6 +53,10 @@ class Frames:
         if role.is_layer:
             self._channels_second = role.channels_second
 
+    def clear(self) -> None:
+        """Forget every call."""
+        self._open.clear()
+
     @property
     def inner(self) -> nn.Module:
         """The innermost module at work."""

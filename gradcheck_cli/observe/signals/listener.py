@@ -24,7 +24,7 @@ from gradcheck_cli.signals import Site
 class Listener:
     """Between `attach` and `detach` it adds to the tallies what `gradcheck_cli.signals` describes.
 
-    Modules that gradient checkpointing calls again, within a backward, are left alone.
+    Modules that gradient checkpointing calls again, within a backward, are left alone, and calls without gradients.
     """
 
     def __init__(self, modules: Sequence[tuple[str, nn.Module]], tallies: Tallies) -> None:
@@ -52,6 +52,13 @@ class Listener:
         for handle in self._handles:
             handle.remove()
         self._handles = []
+        if self._frames:  # in the middle of a call
+            self._frames.clear()
+            self.functions.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+
+    def is_inside(self) -> bool:
+        """Whether a call that trains has not returned yet."""
+        return bool(self._frames)
 
     def end_first_pass(self) -> None:
         """From the first backward on, gradients at time steps are those of the first micro-batch only."""
@@ -63,7 +70,7 @@ class Listener:
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         role = self._roles.get(id(module))
-        if role is None or is_recomputing():
+        if role is None or is_recomputing() or not (self._frames or trains(args)):
             return None
         if not self._frames:
             self.functions.__enter__()  # type: ignore[no-untyped-call]
@@ -131,6 +138,11 @@ def blocks_of(modules: Sequence[nn.Module]) -> dict[nn.Module, bool]:
     """The blocks of stacks, and whether their tensors have the tokens first."""
     pairs = [(parent, child) for parent in modules for child in parent.children() if is_stacked(parent, child)]
     return {child: puts_tokens_first(child) for _, child in pairs}
+
+
+def trains(args: tuple[Any, ...]) -> bool:
+    """Whether an outermost call is one with gradients; gradient checkpointing turns them off for a while."""
+    return torch.is_grad_enabled() or any(isinstance(given, Tensor) and given.requires_grad for given in args)
 
 
 def is_recomputing() -> bool:

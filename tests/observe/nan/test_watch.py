@@ -182,7 +182,7 @@ def test_parameters_of_other_dtypes(dtype: torch.dtype) -> None:
         model[1].grad, model[2].grad = torch.ones(2), torch.ones(0)
         for _ in watch.inspect([Batch(0, 0, None)]):
             watch.before_backward(torch.ones(()))
-        watch.before_clip()
+        watch.before_clip([], None)
         watch.end_step()
         assert watch.look() == found
         watch.begin_window()

@@ -1,0 +1,1 @@
+"""Watch what a training loop does with its gradients, call by call."""

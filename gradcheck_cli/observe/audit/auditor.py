@@ -1,0 +1,234 @@
+"""Watch a training loop's calls, whoever wrote it: torch tells of each, and what it did to the gradients is measured.
+
+Entered before the loop, and left after it; nothing that is watched is changed. Values of gradients are looked at in a
+sample, and on an accelerator they stay there until `audit` is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from math import nan
+from types import TracebackType
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.amp import GradScaler
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from gradcheck_cli.audit import LoopAudit, OptimizerSeen
+from gradcheck_cli.observe.audit.gradients import Gradients
+from gradcheck_cli.observe.audit.journal import Journal, Note
+from gradcheck_cli.observe.audit.losses import Reading, mark_scaled, read_loss
+from gradcheck_cli.observe.audit.measures import cosine_of_clamp, count_nonfinite, number_in
+from gradcheck_cli.observe.audit.modes import Modes
+from gradcheck_cli.observe.audit.patches import audited
+from gradcheck_cli.observe.audit.sites import Line, Sites, is_within, location_of
+from gradcheck_cli.observe.audit.stale import find_stale
+
+Run = Callable[[], Any]
+STALE_AT = 1
+MOST_COSINES = 50
+
+
+class Auditor:
+    """`audit()` gives what was seen so far."""
+
+    def __init__(self) -> None:
+        self._journal, self._sites, self._modes = Journal(), Sites(), Modes()
+        self._gradients: WeakKeyDictionary[Optimizer, Gradients] = WeakKeyDictionary()
+        self._made: list[tuple[str, Line | None, int]] = []
+        self._stale: dict[int, tuple[str, ...]] = {}
+        self._steps: dict[int, int] = {}
+        self._schedulers: WeakKeyDictionary[LRScheduler, int] = WeakKeyDictionary()
+        self._scale: Tensor | float = nan
+        self._replaced: dict[int, Note] = {}
+        self._cosines = 0
+        self._in_scaler = self._in_scheduler = self._in_mode = False
+        self._undo = ExitStack()
+
+    def __enter__(self) -> Auditor:
+        self._undo.enter_context(audited(self))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._undo.close()
+
+    def audit(self, ended: bool = True) -> LoopAudit:
+        """What was seen so far, as plain values; waits for the device. `ended`: the loop came to its own end."""
+        optimizers = tuple(
+            OptimizerSeen(kind, location_of(line), size, self._stale.get(number, ()))
+            for number, (kind, line, size) in enumerate(self._made)
+        )
+        return LoopAudit(self._journal.events(), optimizers, self._modes.seen(), ended)
+
+    # What torch tells of.
+
+    def on_made(self, optimizer: Optimizer) -> None:
+        self._known(optimizer)
+
+    def on_backward(self, run: Run, losses: Any, gradient: Any, retains: bool) -> Any:
+        with torch.no_grad():
+            self._look(self._gradients.values())
+            before = {one: one.marks() for one in self._gradients.values()}
+            values = {**describe(losses, gradient is not None), "retains": retains}
+        result = run()
+        reached = []
+        for one in self._gradients.values():
+            one.choose()
+            if one.marks() != before.get(one, ()):
+                reached.append(one)
+                one.hold(self._journal.measuring)
+                one.hold_weights()
+        values["inactive"] = self._modes.inactive(reached)
+        self._note("backward", reached, **values)
+        return result
+
+    def on_zero(self, run: Run) -> Any:
+        before = {one: one.marks() for one in self._gradients.values()}
+        result = run()
+        for one, marks in before.items():
+            now = one.marks()
+            if any(marks) and all(new is None or new != old for new, old in zip(now, marks, strict=True)):
+                self._note("zero", [one], moved=one.moved)
+                one.hold(self._journal.measuring)
+        return result
+
+    def on_clip(self, run: Run, kind: str, parameters: list[Tensor], limit: float | Tensor) -> Any:
+        ids = set(map(id, parameters))
+        clipped = [one for one in self._gradients.values() if not ids.isdisjoint(one.ids)]
+        self._look(clipped)
+        values: dict[str, Any] = {"limit": number_in(limit), "scale": self._scale}
+        if kind == "clip-value" and self._journal.measuring and self._cosines < MOST_COSINES:
+            values["cosine"] = cosine_of_clamp(parameters, limit)
+            self._cosines += 1
+        result = run()
+        self._note(kind, clipped, norm=number_in(result), **values)
+        self._hold(clipped)
+        return result
+
+    def on_scale(self, scaler: GradScaler, scaled: Any) -> None:
+        for tensor in (scaled,) if isinstance(scaled, Tensor) else scaled:
+            if isinstance(tensor, Tensor):
+                mark_scaled(tensor)
+        self._scale = number_in(scaler._scale)
+
+    def on_unscale(self, run: Run, scaler: GradScaler, optimizer: Optimizer) -> Any:
+        own = self._known(optimizer)
+        self._look([own])
+        try:
+            result = run()
+        except RuntimeError:
+            self._note("unscale", [own], scale=number_in(scaler._scale), failed=True)
+            raise
+        self._note("unscale", [own], scale=number_in(scaler._scale))
+        self._hold([own])
+        return result
+
+    def on_scaler_step(self, run: Run, scaler: GradScaler, optimizer: Optimizer) -> Any:
+        own = self._known(optimizer)
+        before = self._steps.get(own.number, 0)
+        self._in_scaler = True
+        try:
+            result = run()
+        finally:
+            self._in_scaler = False
+        if self._steps.get(own.number, 0) == before:
+            self._note("skipped", [own], scaled=True, scale=self._scale)
+            self._end_window()
+        return result
+
+    def before_step(self, optimizer: Optimizer) -> None:
+        own = self._known(optimizer)
+        self._look([own])
+        if self._steps.get(own.number, 0) == STALE_AT:
+            optimized = {number for one in self._gradients.values() for number in one.ids}
+            self._stale[own.number] = find_stale(own.parameters, optimized)
+
+    def after_step(self, optimizer: Optimizer) -> None:
+        own = self._known(optimizer)
+        self._steps[own.number] = self._steps.get(own.number, 0) + 1
+        self._note("step", [own], scaled=self._in_scaler, scale=self._scale)
+        self._hold([own])
+        self._end_window()
+
+    def on_scheduler(self, run: Run, scheduler: LRScheduler) -> Any:
+        if self._in_scheduler or is_within("__init__", "lr_scheduler.py"):
+            return run()
+        number = self._schedulers.setdefault(scheduler, len(self._schedulers))
+        own = [one for optimizer, one in self._gradients.items() if optimizer is getattr(scheduler, "optimizer", None)]
+        self._note("scheduler", own, scheduler=number)
+        self._in_scheduler = True
+        try:
+            return run()
+        finally:
+            self._in_scheduler = False
+
+    def on_mode(self, run: Run, module: nn.Module, training: bool) -> Any:
+        if self._in_mode:
+            return run()
+        self._in_mode = True
+        try:
+            result = run()
+        finally:
+            self._in_mode = False
+        self._modes.change(module, training, self._sites.here()[1])
+        return result
+
+    def on_nan_to_num(self, tensor: Tensor) -> None:
+        owners = [one for one in self._gradients.values() if one.has_memory_of(tensor)]
+        if not owners and torch._C._current_graph_task_id() == -1:
+            return
+        site, line = self._sites.here()
+        note = self._replaced.get(site)
+        if note is None:
+            note = self._replaced[site] = Note("replace", numbers(owners), site, line, values={"count": 0})
+            self._journal.add(note)
+        note.values["count"] = note.values["count"] + count_nonfinite(tensor)
+
+    # What is done with it.
+
+    def _known(self, optimizer: Optimizer) -> Gradients:
+        """An optimizer's gradients; one that was made before the auditor came is new when it is met."""
+        if optimizer not in self._gradients:
+            one = self._gradients[optimizer] = Gradients(optimizer, len(self._made))
+            self._made.append((type(optimizer).__name__, self._sites.here()[1], len(one.ids)))
+        return self._gradients[optimizer]
+
+    def _look(self, gradients: Iterable[Gradients]) -> None:
+        """Note what the gradients are now, where that is not what the last known call left."""
+        if not self._journal.measuring:
+            return
+        for one in gradients:
+            before, now = one.look()
+            if before is not now:  # else both are None
+                self._note("look", [one], before=before, now=now, moved=one.moved)
+
+    def _hold(self, gradients: Iterable[Gradients]) -> None:
+        for one in gradients:
+            one.hold(self._journal.measuring)
+
+    def _note(self, kind: str, gradients: Sequence[Gradients], **values: Any) -> None:
+        site, line = self._sites.here()
+        self._journal.add(Note(kind, numbers(gradients), site, line, self._journal.measuring, values))
+
+    def _end_window(self) -> None:
+        self._replaced.clear()
+        self._journal.end_window()
+
+
+def describe(losses: Any, weighted: bool) -> dict[str, Any]:
+    """What is known of that on which backward is called; `weighted`: a gradient of the loss was given."""
+    every = [losses] if isinstance(losses, Tensor) else [one for one in losses if isinstance(one, Tensor)]
+    if len(every) == 1 and every[0].numel() == 1 and not weighted:
+        return {"loss": number_in(every[0]), **vars(read_loss(every[0]))}
+    return vars(Reading(scaled=any(read_loss(one).scaled for one in every)))
+
+
+def numbers(gradients: Sequence[Gradients]) -> tuple[int, ...]:
+    return tuple(one.number for one in gradients)

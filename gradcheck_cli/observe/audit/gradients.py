@@ -1,0 +1,115 @@
+"""The gradients of one optimizer, known by a sample of them: who changed them when, and to what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from weakref import ref
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+EACH = 2
+VALUES = 32
+
+Marks = tuple[tuple[int, int] | None, ...]
+
+
+class Gradients:
+    """`known`: the sampled values (n,) float32 as the last known call left them; None where there was no gradient."""
+
+    def __init__(self, optimizer: Optimizer, number: int) -> None:
+        self.number = number
+        self.known: Tensor | None = None
+        self._optimizer = ref(optimizer)
+        self._sample: list[ref[Tensor]] = []
+        self._known_marks: Marks = ()
+        self._weights: tuple[int, ...] = ()
+        self._ids: tuple[int, frozenset[int]] = (-1, frozenset())
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """All parameters that the optimizer holds now."""
+        optimizer = self._optimizer()
+        return [p for group in optimizer.param_groups for p in group["params"]] if optimizer else []
+
+    @property
+    def ids(self) -> frozenset[int]:
+        """The identities of its parameters."""
+        optimizer = self._optimizer()
+        size = sum(len(group["params"]) for group in optimizer.param_groups) if optimizer else self._ids[0]
+        if size != self._ids[0]:
+            self._ids = size, frozenset(map(id, self.parameters))
+        return self._ids[1]
+
+    def marks(self) -> Marks:
+        """Identity and version of each sampled gradient: they differ after any call that changed it."""
+        return tuple((id(g), g._version) if g is not None else None for g in self._gradients())
+
+    def values(self) -> Tensor | None:
+        """A copy of some elements of the sampled gradients, on their device; None without any."""
+        with torch.no_grad():
+            parts = [part for g in self._gradients() if g is not None and (part := few(g)) is not None]
+            return torch.cat(parts) if parts else None
+
+    def choose(self) -> None:
+        """Choose the sample, once there are gradients: two short vectors, which are dense and cheap to read."""
+        if self._sample:
+            return
+        there = [p for p in self.parameters if p.grad is not None and p.numel()]
+        same = [p for p in there if p.grad.device == there[0].grad.device]  # type: ignore[union-attr]
+        vectors = ends([p for p in same if p.dim() == 1])
+        self._sample = [ref(p) for p in (vectors if len(vectors) == EACH else ends(same))]
+
+    def has_memory_of(self, tensor: Tensor) -> bool:
+        """Whether a tensor is one of the gradients, or `.data` of one."""
+        found = (p.grad for p in self.parameters if p.grad is not None and p.shape == tensor.shape)
+        return any(g is tensor or (g.layout is torch.strided and g.data_ptr() == tensor.data_ptr()) for g in found)
+
+    def hold(self, measured: bool) -> None:
+        """What the gradients are now is known."""
+        marks = self.marks()
+        if not measured:
+            self.known = None
+        elif marks != self._known_marks or self.known is None:
+            self.known = self.values()
+        self._known_marks = marks
+
+    def look(self) -> tuple[Tensor | None, Tensor | None]:
+        """What was known, and what the gradients are now, which is known from here on."""
+        before, self.known, self._known_marks = self.known, self.values(), self.marks()
+        return before, self.known
+
+    def hold_weights(self) -> None:
+        """What the parameters are now is known."""
+        self._weights = self._versions()
+
+    @property
+    def moved(self) -> bool:
+        """Whether the parameters were changed since `hold_weights`."""
+        return self._versions() != self._weights
+
+    def _versions(self) -> tuple[int, ...]:
+        return tuple(p._version for one in self._sample if (p := one()) is not None)
+
+    def _gradients(self) -> Iterable[Tensor | None]:
+        return (p.grad if (p := one()) is not None else None for one in self._sample)
+
+
+def ends(tensors: list[Tensor]) -> list[Tensor]:
+    """The first and the last."""
+    return tensors[:1] + tensors[1:][-(EACH - 1) :]
+
+
+def few(gradient: Tensor) -> Tensor | None:
+    """Some elements as float32: of a matrix from its middle row, so that all is views and nothing large is copied."""
+    gradient = getattr(gradient, "_local_tensor", gradient).detach()
+    if gradient.layout is not torch.strided:
+        gradient = gradient._values() if gradient.layout is torch.sparse_coo else gradient.values()
+    if not gradient.numel():
+        return None
+    if gradient.is_complex():
+        gradient = torch.view_as_real(gradient)
+    while gradient.dim() > 1:
+        gradient = gradient[gradient.shape[0] // 2]
+    return gradient.reshape(-1)[:VALUES].float()
