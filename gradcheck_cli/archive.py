@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gradcheck_cli import archive_signals, examination
+from gradcheck_cli import archive_audit, archive_signals, examination
 from gradcheck_cli.errors import RecordingError
 from gradcheck_cli.records import (
     FORMAT_VERSION,
@@ -43,6 +43,7 @@ def dumps(recording: Recording) -> bytes:
         "nonfinite_input": recording.nonfinite_input,
         "signals": places,
         "examination": examination.to_plain(recording.examination),
+        "audit": archive_audit.to_plain(recording.audit),
     }
     buffer = io.BytesIO()
     np.savez_compressed(
@@ -109,6 +110,7 @@ def assemble(plain: dict[str, Any], arrays: dict[str, Any]) -> Recording:
         nonfinite_input=plain["nonfinite_input"],
         signals=archive_signals.join(arrays, plain["signals"]) if plain.get("signals") is not None else None,
         examination=examination.from_plain(plain.get("examination")),
+        audit=archive_audit.from_plain(plain.get("audit")),
         **parts,
     )
 

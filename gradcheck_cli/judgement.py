@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from gradcheck_cli.clip_advice import ClipSettings, VerifiedRun
 from gradcheck_cli.config import Settings
 from gradcheck_cli.diagnose.clip.advice import advise
+from gradcheck_cli.diagnose.clip.own_clipping import judge_own_clipping
 from gradcheck_cli.diagnose.clip.rules import CLIP_RULES
 from gradcheck_cli.diagnose.diagnosis import ALL_RULES, check_codes, diagnose, rules_for, selected
 from gradcheck_cli.diagnose.layers import summarise
@@ -34,6 +35,7 @@ from gradcheck_cli.tape import NanOrigin, NanTrace
 BY_SINK = {"loss": "GC301", "gradient": "GC302", "parameter": "GC303", "buffer": "GC303", "error": "GC301"}
 BY_SOURCE = {"data": "GC304", "parameter": "GC303", "buffer": "GC303"}
 EVIDENCE = ("cause", "verified", "kind", "phase", "op", "autograd_node", "source", "micro_batch", "samples", "sink")
+AUDITED = ("GC401", "GC402", "GC5")
 HIDDEN_BY_CLIPPING = ("GC102", "GC203", "GC301", "GC302", "GC303", "GC304")
 NAN_RULES = {rule.code: rule for rule in RULES if rule.code in {*BY_SINK.values(), *BY_SOURCE.values()}}
 
@@ -54,6 +56,8 @@ def make_report(command: str, recording: Recording, settings: Settings, error: G
     check_selection(settings)
     limits = Limits(large=settings.large, tiny=settings.tiny)
     diagnosis = diagnose(recording, limits, settings.select, settings.ignore, settings.severity)
+    if own := judge_own_clipping(recording, clip_settings(settings), *choice(settings)):
+        diagnosis = replace(diagnosis, findings=link((*diagnosis.findings, *own), recording))
     return Report(
         command=command,
         run=recording.run,
@@ -67,6 +71,22 @@ def make_report(command: str, recording: Recording, settings: Settings, error: G
         error=error.message if error else "",
         recording=recording,
     )
+
+
+def make_audit_report(recording: Recording, settings: Settings, error: GradcheckError | None = None) -> Report:
+    """As `make_report`, of a script's loop alone. Raises ConfigError where `check_selection` does."""
+    report = make_report("audit", recording, replace(settings, select=settings.select or AUDITED), error)
+    return replace(report, layers=())
+
+
+def clip_settings(settings: Settings) -> ClipSettings:
+    """What is asked of a recommendation."""
+    return ClipSettings(settings.percentile, settings.horizon, settings.max_norm)
+
+
+def choice(settings: Settings) -> tuple[tuple[str, ...], tuple[str, ...], Mapping[str, Severity]]:
+    """Which rules are wanted, which not, and how severe they are."""
+    return settings.select, settings.ignore, settings.severity
 
 
 def make_trace_report(
@@ -116,7 +136,7 @@ def make_clip_report(
     lost = () if recording.parameters or np.isfinite(recording.series.loss).any() else ("GC301",)  # no loss was listed
     ill = diagnose(recording, limits, HIDDEN_BY_CLIPPING, (*settings.ignore, *lost), settings.severity)
     errors = tuple(finding for finding in ill.findings if finding.severity is Severity.ERROR)
-    asked = ClipSettings(settings.percentile, settings.horizon, settings.max_norm or recording.run.max_norm)
+    asked = clip_settings(replace(settings, max_norm=settings.max_norm or recording.run.max_norm))
     advice = replace(advise(recording, asked, errors), verified=verified)
     rules = tuple(rule for rule in CLIP_RULES if selected(rule, settings.select, settings.ignore))
     outcomes = [outcome for rule in rules for outcome in rule.check(advice, limits) if isinstance(outcome, Finding)]

@@ -47,6 +47,14 @@ def read_target(target: str | None, module: str | None, arguments: Sequence[str]
     return target
 
 
+def read_script(script: str | None, module: str | None, arguments: Sequence[str] | None) -> Script:
+    """As `read_target`; raises ConfigError for a callable, too."""
+    found = read_target(script, module, arguments)
+    if isinstance(found, Script):
+        return found
+    raise ConfigError(f"{found} is no script", "the loop around a callable is gradcheck's own: audit train.py instead")
+
+
 def check_flags(target: str | Script, flags: Mapping[str, Any], also: Sequence[str] = ()) -> None:
     """Raise ConfigError for flags that a script decides by itself, and for those of `also`."""
     refused = [f"--{name.replace('_', '-')}" for name in (*OF_ENTRYPOINTS, *also) if name in flags]

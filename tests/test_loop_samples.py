@@ -9,10 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from gradcheck_cli.audit import LoopAudit
 from gradcheck_cli.diagnose.limits import Limits
-from gradcheck_cli.diagnose.rules.loop import LOOP_RULES
+from gradcheck_cli.diagnose.rules.loop import LOOP_RULES, no_clip_with_recurrence_or_transformer
 from gradcheck_cli.observe.audit.auditor import Auditor
 from gradcheck_cli.records import Finding
 from tests.diagnose.recordings import make_recording
@@ -52,6 +55,23 @@ def test_a_script_gives_exactly_its_codes(script: Path, seed: str, monkeypatch: 
     for finding in found:
         assert finding.location is not None
         assert Path(finding.location.file) == script
+
+
+def test_spikes_of_an_lstm_without_clip_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    norms: list[float] = []
+
+    def measure(optimizer: Optimizer, *_: object) -> None:
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
+        norms.append(float(torch.nn.utils.get_total_norm(gradients)))
+
+    handle = register_optimizer_step_pre_hook(measure)
+    try:
+        audit = audit_of(Path("sample_models/scripts/lstm_without_clip.py"), monkeypatch)
+    finally:
+        handle.remove()
+    recording = make_recording(steps=len(norms), grad_norm=norms, modules={"lstm": "LSTM"})
+    outcomes = list(no_clip_with_recurrence_or_transformer.check.check(replace(recording, audit=audit), Limits()))
+    assert [type(outcome) for outcome in outcomes] == [Finding]
 
 
 def test_each_rule_has_a_script() -> None:

@@ -55,6 +55,7 @@ BELONGS_TO = {
     "norm_list": "archive",
     "targets": "config",
     "archive_signals": "archive",
+    "archive_audit": "archive",
 }
 MAY_BE_LONG = {"records.py"}  # all the types that cross borders, in one place
 

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from gradcheck_cli.cli import nan_trace, profile, recommend_clip, report, rules
+from gradcheck_cli.cli import audit, nan_trace, profile, recommend_clip, report, rules
 from gradcheck_cli.errors import GradcheckError
 
 
@@ -34,6 +34,7 @@ app = typer.Typer(
 app.command("profile")(profile.profile)
 app.command("recommend-clip")(recommend_clip.recommend_clip)
 app.command("nan-trace")(nan_trace.nan_trace)
+app.command("audit")(audit.audit)
 app.command("report")(report.report)
 app.command("rules")(rules.rules)
 

@@ -11,7 +11,7 @@ import typer
 from gradcheck_cli.errors import ConfigError
 
 RUN, MEASURE, JUDGE, OUTPUT = "What to run", "What to measure", "What to report", "Where to"
-NO_SETTINGS = ("target", "arguments", "module", "run", "norms", "config", "all_ops", "save_repro")
+NO_SETTINGS = ("target", "script", "arguments", "module", "run", "norms", "config", "all_ops", "save_repro")
 SHOWN = ("all_layers", "depth", "depth_plot")
 
 Target = Annotated[
@@ -19,6 +19,10 @@ Target = Annotated[
     typer.Argument(
         help="path/to/file.py:callable or package.module:callable; or a script, train.py.", show_default=False
     ),
+]
+ScriptPath = Annotated[str | None, typer.Argument(help="A script, train.py.", show_default=False)]
+ScriptSteps = Annotated[
+    int | None, typer.Option("--steps", help="End it after so many optimizer steps.", rich_help_panel=RUN)
 ]
 Arguments = Annotated[
     list[str] | None, typer.Argument(metavar="[-- ARGUMENTS]", help="The script's own.", show_default=False)

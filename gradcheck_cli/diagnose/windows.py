@@ -173,6 +173,11 @@ def clips_in(events: Sequence[LoopEvent]) -> list[LoopEvent]:
     return [event for event in events if event.kind in CLIPS and event.limit != float("inf")]
 
 
+def is_scale(scale: float) -> bool:
+    """Whether a loss scale is known, and makes a difference."""
+    return 0 < scale < float("inf") and scale != 1
+
+
 def most(part: Sequence[object], whole: Sequence[object]) -> bool:
     """Whether it is what the loop usually does, and not once in a while: more than half."""
     return len(part) * 2 > len(whole)

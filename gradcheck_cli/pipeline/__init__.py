@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from gradcheck_cli.config import Settings
 from gradcheck_cli.errors import ConfigError, GradcheckError
-from gradcheck_cli.judgement import make_clip_report, make_report
+from gradcheck_cli.judgement import make_audit_report, make_clip_report, make_report
 from gradcheck_cli.pipeline import clipping, nan_tracing, profiling, scripting
 from gradcheck_cli.pipeline.preparation import Progress, Watcher, ignore
 from gradcheck_cli.records import Report
 from gradcheck_cli.targets import Script
 
-__all__ = ["Progress", "Watcher", "nan_trace", "profile", "recommend_clip"]
+__all__ = ["Progress", "Watcher", "audit", "nan_trace", "profile", "recommend_clip"]
 
 Result = tuple[Report, GradcheckError | None]
 """A report, and the error of the user's that ended the run early, if any did."""
@@ -23,6 +24,12 @@ def profile(target: str | Script, settings: Settings, watch: Watcher = ignore) -
     if isinstance(target, Script):
         return scripting.report_on(target, settings, watch, lambda *seen: make_report("profile", *seen))
     return profiling.profile(target, settings, watch)
+
+
+def audit(script: Script, settings: Settings, watch: Watcher = ignore) -> Result:
+    """Run a script and report on its loop. Raises GradcheckError when nothing could be recorded at all."""
+    report, error = scripting.report_on(script, replace(settings, probe_every=0), watch, make_audit_report)
+    return replace(report, others=()), error  # there is one loop, whatever it trains
 
 
 def recommend_clip(target: str | Script, settings: Settings, watch: Watcher = ignore) -> Result:

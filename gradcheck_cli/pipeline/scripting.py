@@ -11,6 +11,7 @@ from gradcheck_cli.config import Settings
 from gradcheck_cli.drive import script as scripts
 from gradcheck_cli.errors import GradcheckError, TargetError
 from gradcheck_cli.judgement import check_selection
+from gradcheck_cli.observe.audit.auditor import Auditor
 from gradcheck_cli.observe.session import Session
 from gradcheck_cli.observe.watched import Watched
 from gradcheck_cli.pipeline.preparation import Progress, Watcher, versions
@@ -52,7 +53,8 @@ def record(script: Script, settings: Settings, watch: Watcher) -> ScriptRun:
             raise scripts.ScriptStop
 
     error, ended = None, ""
-    with run_eagerly(settings), Session(recorder_settings(settings), stepped) as session:
+    session, auditor = Session(recorder_settings(settings), stepped), Auditor()
+    with run_eagerly(settings), session, auditor:
         try:
             scripts.run(script)
         except KeyboardInterrupt:
@@ -62,7 +64,8 @@ def record(script: Script, settings: Settings, watch: Watcher) -> ScriptRun:
     trained = [one for one in session.watched if one.recorder.taken]
     if not trained:
         raise error or nothing_trained(script, ended)
-    return ScriptRun(tuple(finish(one, script, settings, ended, len(trained) > 1) for one in trained), error)
+    first, *others = [finish(one, script, settings, ended, len(trained) > 1) for one in trained]
+    return ScriptRun((replace(first, audit=auditor.audit()), *others), error)
 
 
 def nothing_trained(script: Script, ended: str) -> TargetError:

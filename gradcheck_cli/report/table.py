@@ -29,7 +29,18 @@ def choose_sections(report: Report, view: View) -> list[list[Text]]:
         return trace_sections(report, report.trace, view)
     if report.clip is not None:
         return clip_sections(report, report.clip, view)
-    return profile_sections(report, view)
+    return audit_sections(report, view) if report.command == "audit" else profile_sections(report, view)
+
+
+def audit_sections(report: Report, view: View) -> list[list[Text]]:
+    """Header, findings and verdict."""
+    return [
+        header(report, view),
+        finding_list(report.diagnosis.findings, view),
+        not_evaluated_list(report.diagnosis.not_evaluated, view),
+        failure(report, view),
+        verdict(report, view),
+    ]
 
 
 def profile_sections(report: Report, view: View) -> list[list[Text]]:

@@ -35,7 +35,10 @@ def judge(report: Report) -> tuple[str, str, str]:
         return SYMBOLS["error"], "error", "no step was recorded, so nothing can be said of the gradients"
     if faults:
         worst = "error" if tally(report, Severity.ERROR) else "warning"
-        return SYMBOLS[worst], worst, f"{faults} in {layers} over {steps}" + remarks(*rest)
+        where = "the loop" if report.command == "audit" else layers
+        return SYMBOLS[worst], worst, f"{faults} in {where} over {steps}" + remarks(*rest)
+    if report.command == "audit":
+        return "✓", "ok", "nothing is wrong with the loop" + remarks(steps, *rest)
     reached = sum(layer.grad_rms > 0 for layer in report.layers)
     if reached == 0:
         return SYMBOLS["warning"], "warning", f"gradients reach none of {layers}" + remarks(steps)

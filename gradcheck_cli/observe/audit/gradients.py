@@ -23,7 +23,6 @@ class Gradients:
         self.known: Tensor | None = None
         self._optimizer = ref(optimizer)
         self._sample: list[ref[Tensor]] = []
-        self._known_marks: Marks = ()
         self._weights: tuple[int, ...] = ()
         self._ids: tuple[int, frozenset[int]] = (-1, frozenset())
 
@@ -68,16 +67,11 @@ class Gradients:
 
     def hold(self, measured: bool) -> None:
         """What the gradients are now is known."""
-        marks = self.marks()
-        if not measured:
-            self.known = None
-        elif marks != self._known_marks or self.known is None:
-            self.known = self.values()
-        self._known_marks = marks
+        self.known = self.values() if measured else None
 
     def look(self) -> tuple[Tensor | None, Tensor | None]:
         """What was known, and what the gradients are now, which is known from here on."""
-        before, self.known, self._known_marks = self.known, self.values(), self.marks()
+        before, self.known = self.known, self.values()
         return before, self.known
 
     def hold_weights(self) -> None:
@@ -111,5 +105,6 @@ def few(gradient: Tensor) -> Tensor | None:
     if gradient.is_complex():
         gradient = torch.view_as_real(gradient)
     while gradient.dim() > 1:
-        gradient = gradient[gradient.shape[0] // 2]
-    return gradient.reshape(-1)[:VALUES].float()
+        gradient = gradient.select(0, gradient.shape[0] // 2)
+    flat = gradient.reshape(-1)
+    return flat.narrow(0, 0, min(VALUES, len(flat))).float()

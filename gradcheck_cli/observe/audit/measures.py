@@ -22,7 +22,7 @@ def number_in(value: object) -> Tensor | float:
 def count_nonfinite(tensor: Tensor) -> Tensor:
     """How many elements are NaN or Inf: () int64."""
     with torch.no_grad():
-        return (~torch.isfinite(tensor.detach())).sum()
+        return torch.logical_not(torch.isfinite(tensor.detach())).sum()
 
 
 @torch.no_grad()
@@ -37,5 +37,5 @@ def cosine_of_clamp(parameters: Sequence[Tensor], limit: Any) -> Tensor | float:
     ]
     if not dots:
         return nan
-    together = torch.stack([one.to(dots[0].device) for one in dots]).sum(dim=0)
-    return together[0] / (together[1] * together[2]).sqrt()
+    product, before, after = torch.stack([one.to(dots[0].device) for one in dots]).sum(dim=0).unbind()
+    return product / (before * after).sqrt()

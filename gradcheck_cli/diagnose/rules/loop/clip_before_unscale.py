@@ -29,7 +29,7 @@ from collections.abc import Iterator
 from gradcheck_cli.audit import LoopEvent
 from gradcheck_cli.diagnose.limits import Limits
 from gradcheck_cli.diagnose.rule import Outcome, rule
-from gradcheck_cli.diagnose.windows import NO_STEP, Window, clips_in, loops_of, most
+from gradcheck_cli.diagnose.windows import NO_STEP, Window, clips_in, is_scale, loops_of, most
 from gradcheck_cli.records import Recording, Severity
 
 
@@ -62,6 +62,6 @@ def clip_of_scaled(window: Window) -> LoopEvent | None:
         if event.kind in ("unscale", "edit", "replace"):
             return None
         after_backward = any(one.kind == "backward" for one in window.used[:index])
-        if clips_in([event]) and after_backward and event.scale != 1:
+        if clips_in([event]) and after_backward and is_scale(event.scale):
             return event
     return None

@@ -28,7 +28,7 @@ from collections.abc import Iterator
 
 from gradcheck_cli.diagnose.limits import Limits
 from gradcheck_cli.diagnose.rule import Outcome, rule
-from gradcheck_cli.diagnose.windows import NO_STEP, Window, loops_of
+from gradcheck_cli.diagnose.windows import NO_STEP, Window, is_scale, loops_of
 from gradcheck_cli.records import Recording, Severity
 
 
@@ -56,4 +56,11 @@ def bypasses(window: Window) -> bool:
     """Whether the optimizer was called directly after scaled losses."""
     scaled = bool(window.backwards) and all(event.scaled for event in window.backwards)
     end = window.end
-    return scaled and end.kind == "step" and not end.scaled and end.scale != 1 and window.measured and not window.edited
+    return (
+        scaled
+        and end.kind == "step"
+        and not end.scaled
+        and is_scale(end.scale)
+        and window.measured
+        and not window.edited
+    )

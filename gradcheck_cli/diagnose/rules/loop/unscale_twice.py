@@ -34,7 +34,7 @@ from math import isclose
 from gradcheck_cli.audit import LoopEvent
 from gradcheck_cli.diagnose.limits import Limits
 from gradcheck_cli.diagnose.rule import Outcome, rule
-from gradcheck_cli.diagnose.windows import NO_STEP, Loop, Window, loops_of, most
+from gradcheck_cli.diagnose.windows import NO_STEP, Loop, Window, is_scale, loops_of, most
 from gradcheck_cli.records import Finding, Recording, Severity
 
 SAME = 0.01
@@ -77,7 +77,7 @@ def over_unscaled(window: Window) -> Iterator[tuple[LoopEvent, str]]:
     by_hand = any(isclose(ratio * event.scale, 1, rel_tol=SAME) for event in divisions for ratio in ratios)
     refused = [event for event in divisions if event.failed]
     losses = window.backwards
-    if not divisions or divisions[0].scale == 1:
+    if not divisions or not is_scale(divisions[0].scale):
         return
     if len(divisions) > 1:
         yield (refused or divisions[1:])[0], "unscale_ was called a second time"
