@@ -25,7 +25,7 @@ ScriptSteps = Annotated[
     int | None, typer.Option("--steps", help="End it after so many optimizer steps.", rich_help_panel=RUN)
 ]
 Arguments = Annotated[
-    list[str] | None, typer.Argument(metavar="[-- ARGUMENTS]", help="The script's own.", show_default=False)
+    list[str] | None, typer.Argument(metavar="-- ARGUMENTS", help="The script's own, behind --.", show_default=False)
 ]
 Module = Annotated[
     str | None,
@@ -33,7 +33,9 @@ Module = Annotated[
         "-m", "--module", metavar="NAME", help="Run a module as a script, like python -m.", rich_help_panel=RUN
     ),
 ]
-Steps = Annotated[int | None, typer.Option(help="Optimizer steps to run. (default 50)", rich_help_panel=RUN)]
+Steps = Annotated[
+    int | None, typer.Option(help="Optimizer steps to run. (default 50; a script: to its end)", rich_help_panel=RUN)
+]
 TraceSteps = Annotated[
     int | None,
     typer.Option(

@@ -170,7 +170,7 @@ def is_broken(group: Group) -> bool:
 
 def clips_in(events: Sequence[LoopEvent]) -> list[LoopEvent]:
     """Clips that limit something: clipping at infinity only measures the norm."""
-    return [event for event in events if event.kind in CLIPS and event.limit != float("inf")]
+    return [event for event in events if event.kind in CLIPS and isfinite(event.limit)]
 
 
 def is_scale(scale: float) -> bool:

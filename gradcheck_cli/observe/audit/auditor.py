@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from gradcheck_cli.audit import LoopAudit, OptimizerSeen
-from gradcheck_cli.observe.audit.gradients import Gradients
+from gradcheck_cli.observe.audit.gradients import Gradients, address
 from gradcheck_cli.observe.audit.journal import Journal, Note
 from gradcheck_cli.observe.audit.losses import Reading, mark_scaled, read_loss
 from gradcheck_cli.observe.audit.measures import cosine_of_clamp, count_nonfinite, number_in
@@ -46,6 +46,7 @@ class Auditor:
         self._schedulers: WeakKeyDictionary[LRScheduler, int] = WeakKeyDictionary()
         self._scale: Tensor | float = nan
         self._replaced: dict[int, Note] = {}
+        self._memory: dict[int | None, Gradients] | None = None
         self._cosines = 0
         self._in_scaler = self._in_scheduler = self._in_mode = False
         self._undo = ExitStack()
@@ -78,6 +79,7 @@ class Auditor:
             before = {one: one.marks() for one in self._gradients.values()}
             values = {**describe(losses, gradient is not None), "retains": retains}
         result = run()
+        self._memory = None
         reached = []
         for one in self._gradients.values():
             one.choose()
@@ -92,6 +94,7 @@ class Auditor:
     def on_zero(self, run: Run) -> Any:
         before = {one: one.marks() for one in self._gradients.values()}
         result = run()
+        self._memory = None
         for one, marks in before.items():
             now = one.marks()
             if any(marks) and all(new is None or new != old for new, old in zip(now, marks, strict=True)):
@@ -113,7 +116,8 @@ class Auditor:
         return result
 
     def on_scale(self, scaler: GradScaler, scaled: Any) -> None:
-        for tensor in (scaled,) if isinstance(scaled, Tensor) else scaled:
+        every = scaled if isinstance(scaled, (list, tuple)) else [scaled]  # a map is used up by whoever reads it
+        for tensor in every:
             if isinstance(tensor, Tensor):
                 mark_scaled(tensor)
         self._scale = number_in(scaler._scale)
@@ -181,13 +185,17 @@ class Auditor:
         return result
 
     def on_nan_to_num(self, tensor: Tensor) -> None:
-        owners = [one for one in self._gradients.values() if one.has_memory_of(tensor)]
-        if not owners and torch._C._current_graph_task_id() == -1:
+        if self._memory is None:
+            self._memory = {at: one for one in self._gradients.values() for at in one.memory()}
+        owner = self._memory.get(address(tensor))
+        if owner is None and torch._C._current_graph_task_id() == -1:
             return
         site, line = self._sites.here()
         note = self._replaced.get(site)
         if note is None:
-            note = self._replaced[site] = Note("replace", numbers(owners), site, line, values={"count": 0})
+            note = self._replaced[site] = Note(
+                "replace", numbers([owner] if owner else []), site, line, values={"count": 0}
+            )
             self._journal.add(note)
         note.values["count"] = note.values["count"] + count_nonfinite(tensor)
 
@@ -219,6 +227,7 @@ class Auditor:
 
     def _end_window(self) -> None:
         self._replaced.clear()
+        self._memory = None
         self._journal.end_window()
 
 

@@ -60,10 +60,10 @@ class Gradients:
         vectors = ends([p for p in same if p.dim() == 1])
         self._sample = [ref(p) for p in (vectors if len(vectors) == EACH else ends(same))]
 
-    def has_memory_of(self, tensor: Tensor) -> bool:
-        """Whether a tensor is one of the gradients, or `.data` of one."""
-        found = (p.grad for p in self.parameters if p.grad is not None and p.shape == tensor.shape)
-        return any(g is tensor or (g.layout is torch.strided and g.data_ptr() == tensor.data_ptr()) for g in found)
+    def memory(self) -> list[int]:
+        """Where all its gradients lie, those that lie somewhere."""
+        places = (address(p.grad) for p in self.parameters if p.grad is not None)
+        return [place for place in places if place is not None]
 
     def hold(self, measured: bool) -> None:
         """What the gradients are now is known."""
@@ -108,3 +108,11 @@ def few(gradient: Tensor) -> Tensor | None:
         gradient = gradient.select(0, gradient.shape[0] // 2)
     flat = gradient.reshape(-1)
     return flat.narrow(0, 0, min(VALUES, len(flat))).float()
+
+
+def address(tensor: Tensor) -> int | None:
+    """Where a tensor's values begin, the same for `.data`; None for sparse, fake and wrapped ones, and for none."""
+    try:
+        return tensor.data_ptr() or None
+    except RuntimeError:
+        return None

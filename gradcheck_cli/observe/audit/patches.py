@@ -107,12 +107,14 @@ def around_backward(call: Call, listener: Listener) -> Call:
     def backward(
         tensors: Any, grad_tensors: Any = None, retain_graph: bool | None = None, *args: Any, **kwargs: Any
     ) -> Any:
+        given = tensors if isinstance(tensors, Tensor) else tuple(tensors)  # it may be a generator
+
         def run() -> Any:
-            return call(tensors, grad_tensors, retain_graph, *args, **kwargs)
+            return call(given, grad_tensors, retain_graph, *args, **kwargs)
 
         if torch._C._current_graph_task_id() != -1:  # gradient checkpointing, inside a backward
             return run()
-        return listener.on_backward(run, tensors, grad_tensors, bool(retain_graph))
+        return listener.on_backward(run, given, grad_tensors, bool(retain_graph))
 
     return backward
 
@@ -181,9 +183,10 @@ def around_scheduler(call: Call, listener: Listener) -> Call:
 
 
 def around_nan_to_num(call: Call, listener: Listener) -> Call:
-    def nan_to_num(tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
-        if not torch.compiler.is_compiling():
+    def nan_to_num(*args: Any, **kwargs: Any) -> Any:
+        tensor = args[0] if args else kwargs.get("input")
+        if not torch.compiler.is_compiling() and type(tensor) is Tensor:
             listener.on_nan_to_num(tensor)
-        return call(tensor, *args, **kwargs)
+        return call(*args, **kwargs)
 
     return nan_to_num

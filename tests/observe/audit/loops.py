@@ -77,6 +77,29 @@ def zero_through_data() -> None:
 
 
 @sound
+def zero_through_data_for_long() -> None:
+    model = nn.Linear(4, 3)
+    optimizer = SGD(model.parameters(), 0.01)
+    for _ in range(260):
+        loss_of(model).backward()
+        optimizer.step()
+        for parameter in model.parameters():
+            assert parameter.grad is not None
+            parameter.grad.data.zero_()
+
+
+@sound
+def activations_without_nan() -> None:
+    model = network()
+    optimizer = SGD(model.parameters(), 0.1)
+    for inputs, labels in batches(5):
+        inputs[0, 0] = float("nan")
+        optimizer.zero_grad()
+        cross_entropy(model(inputs.nan_to_num(nan=0.0)), labels).backward()
+        optimizer.step()
+
+
+@sound
 def accumulation_with_gradients_divided_by_hand() -> None:
     model = network()
     optimizer = SGD(model.parameters(), 0.1)

@@ -30,6 +30,7 @@ from statistics import median
 
 from gradcheck_cli.diagnose.limits import Limits
 from gradcheck_cli.diagnose.rule import Outcome, rule
+from gradcheck_cli.diagnose.windows import clips_in
 from gradcheck_cli.records import Recording, Severity
 
 ACTS = 0.99
@@ -39,9 +40,10 @@ TURNS = 0.9
 @rule("GC509", "clip-by-value", Severity.WARNING)
 def check(recording: Recording, limits: Limits) -> Iterator[Outcome]:
     events = recording.audit.events if recording.audit else ()
-    clips = [event for event in events if event.kind == "clip-value" and isfinite(event.cosine)]
+    by_value = [event for event in clips_in(events) if event.kind == "clip-value"]
+    clips = [event for event in by_value if isfinite(event.cosine)]
     if not clips:
-        if any(event.kind == "clip-value" for event in events):
+        if by_value:
             yield check.skip("the gradients that were clipped by value were not finite")
         return
     worst = min(clips, key=lambda event: event.cosine)

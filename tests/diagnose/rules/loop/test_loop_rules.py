@@ -104,7 +104,7 @@ audits = st.builds(
 
 
 @every_rule
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(audit=audits)
 def test_no_audit_breaks_a_rule(rule: Rule[Recording], audit: LoopAudit) -> None:
     for found in findings(rule, replace(make_recording(), audit=audit)):
