@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gradcheck_cli.errors import ConfigError
+from gradcheck_cli.cli.assignments import read_assignments
 
 RUN, MEASURE, JUDGE, OUTPUT = "What to run", "What to measure", "What to report", "Where to"
 NO_SETTINGS = ("target", "script", "arguments", "module", "run", "norms", "config", "all_ops", "save_repro")
@@ -230,23 +230,3 @@ def given(arguments: Mapping[str, Any]) -> dict[str, Any]:
     saved = flags.pop("save", None)
     flags["output"] = [*(flags.get("output") or []), *([saved] if saved else [])]
     return {name: value for name, value in flags.items() if value not in (None, [], {})}
-
-
-def read_assignments(assignments: list[str] | None) -> dict[str, Any]:
-    """`name=value` texts as names and YAML values. Raises ConfigError for one without a name or with broken YAML."""
-    if not assignments:
-        return {}
-    import yaml
-
-    from gradcheck_cli.config_files import parse_yaml
-
-    values = {}
-    for assignment in assignments:
-        name, equals, value = assignment.partition("=")
-        if not equals or not name:
-            raise ConfigError(f"--set {assignment} is not NAME=VALUE", "write --set hidden=256, say")
-        try:
-            values[name] = parse_yaml(value)
-        except (yaml.YAMLError, ValueError) as error:
-            raise ConfigError(f"--set {assignment}: the value is no YAML", "quote it: --set name='[1, 2]'") from error
-    return values

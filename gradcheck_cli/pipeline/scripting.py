@@ -44,12 +44,14 @@ def report_on(script: Script, settings: Settings, watch: Watcher, judge: Judge) 
 
 def record(script: Script, settings: Settings, watch: Watcher) -> ScriptRun:
     """Run the script to its end, or to the end that the settings ask for, and record every optimizer's steps."""
-    limit = None if settings.to_the_end else settings.steps
+    limit, stopped = None if settings.to_the_end else settings.steps, False
 
     def stepped(one: Watched) -> None:
+        nonlocal stopped
         recorder = one.recorder
         watch(Progress(recorder.steps, limit, recorder.latest("loss"), recorder.latest("grad_norm")))
-        if recorder.ended or recorder.taken == limit:
+        if recorder.ended or (limit and recorder.taken >= limit):
+            stopped = True
             raise scripts.ScriptStop
 
     error, ended = None, ""
@@ -65,7 +67,7 @@ def record(script: Script, settings: Settings, watch: Watcher) -> ScriptRun:
     if not trained:
         raise error or nothing_trained(script, ended)
     first, *others = [finish(one, script, settings, ended, len(trained) > 1) for one in trained]
-    return ScriptRun((replace(first, audit=auditor.audit()), *others), error)
+    return ScriptRun((replace(first, audit=auditor.audit(ended=not stopped)), *others), error)
 
 
 def nothing_trained(script: Script, ended: str) -> TargetError:
@@ -83,8 +85,8 @@ def finish(one: Watched, script: Script, settings: Settings, ended: str, is_one_
     run = RunInfo(
         target=script.words,
         model=one.name if is_one_of_several else "",
-        device=str(next(one.model.parameters()).device),
-        precision=one.precision or "fp32",
+        device=str(one.device),
+        precision=one.precision,
         seed=None,
         accumulate=max(1, one.backwards),
         max_norm=one.recorder.max_norm,

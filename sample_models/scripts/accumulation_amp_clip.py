@@ -23,7 +23,7 @@ def main() -> None:
         scaler.scale(loss).backward()
         if step % MICRO_BATCHES == 0:
             scaler.unscale_(optimizer)
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.3)
             scaler.step(optimizer)
             scaler.update()
             optimizer.zero_grad()
