@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import builtins
 import importlib.util
 import io
@@ -14,7 +15,7 @@ from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 
-from gradcheck_cli.drive.usercode import user_code
+from gradcheck_cli.drive.usercode import headline, user_code, users_frames
 from gradcheck_cli.errors import TargetError
 from gradcheck_cli.targets import Script
 
@@ -22,22 +23,7 @@ MAIN = "__main__"
 
 
 class ScriptStop(BaseException):
-    """Ends a script from within, through its `finally` blocks; no Exception, so that no handler of its own keeps it."""
-
-
-def check(script: Script) -> None:
-    """Raise TargetError when there is no such file or module."""
-    if not script.is_module:
-        if not Path(script.place).is_file():
-            raise TargetError(f"there is no file {script.place}", f"scripts are looked for from {Path.cwd()}")
-        return
-    with first_on_path(Path.cwd()):
-        try:
-            found = importlib.util.find_spec(script.place)
-        except (ImportError, ValueError):
-            found = None
-    if found is None:
-        raise TargetError(f"there is no module {script.place}", f"modules are looked for from {Path.cwd()}")
+    """Ends a script from within, through its `finally` blocks; no Exception, so `except Exception` lets it pass."""
 
 
 def run(script: Script) -> None:
@@ -46,43 +32,68 @@ def run(script: Script) -> None:
     Raises TargetError when there is no such script, or when it raises or ends with `sys.exit` of anything but success.
     KeyboardInterrupt passes. In a process that the script forked, nothing returns.
     """
-    check(script)
-    parent = os.getpid()
-    try:
-        with user_code(f"{script.words} failed", kind=TargetError):
-            try:
+    with user_code(f"{script.words} failed", kind=TargetError):
+        try:
+            with forks_ending_here():
                 execute(script)
-            except ScriptStop:
-                pass
-            except SystemExit as end:
-                if end.code not in (None, 0) and os.getpid() == parent:
-                    raise
+        except ScriptStop:
+            pass
+        except SystemExit as end:
+            if end.code not in (None, 0):
+                raise
+
+
+@contextmanager
+def forks_ending_here() -> Iterator[None]:
+    """Processes that are forked inside end with this context, as Python would end them: the report is the parent's."""
+    parent, error = os.getpid(), None
+    try:
+        yield
+    except BaseException as raised:
+        error = raised
+        raise
     finally:
         if os.getpid() != parent:
-            leave(sys.exc_info()[1])
+            leave(error)
 
 
 def leave(error: BaseException | None) -> None:
-    """End a forked process: the report is its parent's."""
-    if error is not None:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    """End this process, with what Python says and returns for such an error."""
+    code = error.code if isinstance(error, SystemExit) else error and (users_frames(error) or headline(error))
+    if not isinstance(code, int | None):
+        print(code, file=sys.stderr)
+        code = 1
+    atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0 if error is None else 1)
+    os._exit(code or 0)
 
 
 def execute(script: Script) -> None:
     """Run its source as `__main__`."""
-    path = Path(script.place).absolute()
-    with (
-        arguments_of([script.place, *script.arguments]),
-        first_on_path(Path.cwd() if script.is_module else path.resolve().parent),
-    ):
-        if script.is_module:
+    if script.is_module:
+        with arguments_of(["-m", *script.arguments]), first_on_path(Path.cwd()):
+            check_module(script.place)
             runpy.run_module(script.place, run_name=MAIN, alter_sys=True)
-        else:
-            with main_module(path) as module:
-                exec(compile(read(path), str(path), "exec"), module.__dict__)
+        return
+    path = Path(script.place).absolute()
+    if not path.is_file():
+        raise TargetError(f"there is no file {script.place}", f"scripts are looked for from {Path.cwd()}")
+    with arguments_of([script.place, *script.arguments]), first_on_path(path.resolve().parent):
+        with main_module(path) as module:
+            exec(compile(read(path), str(path), "exec", dont_inherit=True), module.__dict__)
+
+
+def check_module(name: str) -> None:
+    """Raise TargetError where there is no such module. Imports its parents, as `python -m` does."""
+    try:
+        found = importlib.util.find_spec(name)
+    except ModuleNotFoundError as error:
+        if not f"{name}.".startswith(f"{error.name}."):  # one that a parent imports
+            raise
+        found = None
+    if found is None:
+        raise TargetError(f"there is no module {name}", f"modules are looked for from {Path.cwd()}")
 
 
 def read(path: Path) -> bytes:
@@ -115,10 +126,9 @@ def arguments_of(arguments: Sequence[str]) -> Iterator[None]:
 
 @contextmanager
 def first_on_path(folder: Path) -> Iterator[None]:
-    """The folder first on `sys.path`, and again without it afterwards."""
-    sys.path.insert(0, str(folder))
+    """The folder first on `sys.path`; afterwards that is as it was."""
+    known, sys.path = sys.path, [str(folder), *sys.path]
     try:
         yield
     finally:
-        if str(folder) in sys.path:
-            sys.path.remove(str(folder))
+        sys.path = known

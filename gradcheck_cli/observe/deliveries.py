@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.data import dataloader
 
 from gradcheck_cli.observe.hooks import patched
@@ -29,7 +30,7 @@ class Deliveries:
     """Notes what data loaders deliver; a loader's epochs are counted from 0."""
 
     def __init__(self) -> None:
-        self._latest: deque[tuple[int, int, frozenset[int]]] = deque(maxlen=LATEST)
+        self._latest: deque[tuple[int, int, frozenset[StorageWeakRef]]] = deque(maxlen=LATEST)
         self._epochs: dict[int, int] = {}
 
     @contextmanager
@@ -40,7 +41,7 @@ class Deliveries:
 
     def find(self, data: Any) -> Delivery:
         """Which of the latest batches the model's input is, or is a view of: by the memory of their tensors."""
-        memory = addresses(data)
+        memory = storages(data)
         for index, epoch, known in reversed(self._latest):
             if memory & known:
                 return Delivery(index, epoch, data)
@@ -52,18 +53,18 @@ class Deliveries:
             index, dataset = loader._num_yielded - 1, id(loader._dataset)
             if index == 0:
                 self._epochs[dataset] = self._epochs.get(dataset, -1) + 1
-            self._latest.append((index, self._epochs.get(dataset, 0), frozenset(addresses(batch))))
+            self._latest.append((index, self._epochs.get(dataset, 0), frozenset(storages(batch))))
             return batch
 
         return deliver
 
 
-def addresses(value: Any) -> set[int]:
-    """Where the memory of the tensors in a nested batch begins."""
+def storages(value: Any) -> set[StorageWeakRef]:
+    """What holds the memory of the tensors in a nested batch; an address would be another tensor's some day."""
     if isinstance(value, Tensor):
         try:
-            return {value.untyped_storage().data_ptr()}
+            return {StorageWeakRef(value.untyped_storage())}  # type: ignore[no-untyped-call]
         except (RuntimeError, NotImplementedError):  # a tensor without memory of its own
             return set()
     members = value.values() if isinstance(value, Mapping) else value if isinstance(value, (tuple, list)) else ()
-    return set().union(*map(addresses, members))
+    return set().union(*map(storages, members))

@@ -46,7 +46,7 @@ class Recorder:
     def __init__(self, model: nn.Module, optimizer: Optimizer, settings: RecorderSettings | None = None) -> None:
         self._settings = settings or RecorderSettings()
         self._optimizer = optimizer
-        described = parameters_of(model, optimizer)
+        described = [one for one in parameters_of(model, optimizer) if id(one[1]) not in self._settings.without]
         self._parameters = [info for info, _ in described]
         self._tensors = [parameter for _, parameter in described]
         self._trainable = [i for i, parameter in enumerate(self._tensors) if parameter.requires_grad]
@@ -239,7 +239,7 @@ class Recorder:
             values = {name: next(arrays) for name in draft.values}
             if not self.ended:
                 self._store.add(draft, values)
-                self.ended = self._settings.reason_to_end(self.latest("loss"), self.latest("grad_norm"))
+                self.ended = self._settings.reason_to_end(float(values.get("loss", 0)), self.latest("grad_norm"))
         self._drafts = []
         self._flushed = perf_counter()
 

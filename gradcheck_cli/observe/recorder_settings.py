@@ -13,7 +13,8 @@ class RecorderSettings:
     """`probe_every`: probe the first three steps, then every so many; 0 never. `max_rows`: thin beyond that.
 
     `eager` says that compiled modules run in eager mode, so that they can be probed. The recording ends with the
-    first step whose norm exceeds `stop_above` or whose loss is not finite, unless `keep_going`.
+    first step whose norm exceeds `stop_above` or whose loss is not finite, unless `keep_going`. `without` are the
+    identities of parameters that are left out: another optimizer trains them.
     """
 
     probe_every: int = 10
@@ -21,6 +22,7 @@ class RecorderSettings:
     eager: bool = False
     stop_above: float | None = None
     keep_going: bool = False
+    without: frozenset[int] = frozenset()
 
     def probes(self, step: int) -> bool:
         """Whether to look into modules in a step, counted from 0."""

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import gc
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack
+from inspect import CO_OPTIMIZED
+from itertools import count
+from types import FrameType
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from gradcheck_cli.observe.audit.sites import users_frames
 from gradcheck_cli.observe.hooks import patched
 
-Found = Callable[[nn.Module, Optimizer], None]
+Found = Callable[[nn.Module, Optimizer, Sequence[nn.Module]], None]
 
 
 class Search:
-    """Tells `found` of each optimizer and its model: the first module called that holds all of its parameters.
+    """Tells `found` of each optimizer, its model, and the modules of it that are called.
 
-    Calls of modules are looked at only while an optimizer is without its model.
+    The model is the first module called that holds all parameters of the optimizer; if none was by the first backward,
+    the smallest that does; if there is none, all that were called together. Calls are looked at only while an optimizer
+    is without its model.
     """
 
     def __init__(self, found: Found) -> None:
         self._found = found
         self._called: dict[Optimizer, list[nn.Module]] = {}
+        self._known: WeakSet[Optimizer] = WeakSet()
         self._looking = ExitStack()
 
     @property
@@ -34,25 +41,28 @@ class Search:
         return bool(self._called)
 
     def add(self, optimizer: Optimizer) -> None:
-        """An optimizer was made."""
+        """An optimizer was made, or made again of a state, which it may do to itself."""
+        if optimizer in self._known:
+            return
         if not self._called:
             self._looking.enter_context(patched(nn.Module, "__call__", self._watch_call))
         self._called[optimizer] = []
+        self._known.add(optimizer)
+
+    def others(self, optimizer: Optimizer) -> frozenset[int]:
+        """The identities of the parameters that only other optimizers hold."""
+        every = frozenset[int]().union(*map(parameter_ids, self._known))
+        return every - parameter_ids(optimizer)
 
     def close(self) -> None:
         """Look at no more calls."""
         self._looking.close()
 
     def settle(self) -> None:
-        """A backward begins: optimizers whose parameters are in several modules that were called get them together."""
-        for optimizer in [optimizer for optimizer, called in self._called.items() if called]:
-            self.settle_for(optimizer)
-
-    def settle_for(self, optimizer: Optimizer) -> None:
-        """Decide for an optimizer by what is known now, if it is still without a model."""
-        if optimizer in self._called:
-            called = self._called[optimizer]
-            self._tell(holder_of(parameter_ids(optimizer)) or bundle(called), optimizer)
+        """Decide for every optimizer that is still without a model: a backward begins."""
+        for optimizer, called in list(self._called.items()):
+            model = holder_of(parameter_ids(optimizer)) or bundle(called)
+            self._tell(model, optimizer, called or [model])
 
     def _watch_call(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def look_and_call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -67,15 +77,15 @@ class Search:
         for optimizer, called in list(self._called.items()):
             wanted = parameter_ids(optimizer)
             if wanted <= own:
-                self._tell(module, optimizer)
+                self._tell(module, optimizer, [module])
             elif wanted & own and not any(module is inner for outer in called for inner in outer.modules()):
                 called.append(module)
 
-    def _tell(self, model: nn.Module, optimizer: Optimizer) -> None:
+    def _tell(self, model: nn.Module, optimizer: Optimizer, roots: Sequence[nn.Module]) -> None:
         del self._called[optimizer]
         if not self._called:
             self._looking.close()
-        self._found(model, optimizer)
+        self._found(model, optimizer, roots)
 
 
 def parameter_ids(optimizer: Optimizer) -> set[int]:
@@ -98,19 +108,26 @@ def living_modules() -> Iterable[tuple[int, nn.Module, set[int]]]:
             yield number, module, {id(parameter) for parameter in module.parameters()}
 
 
-def modules_with_gradients() -> list[nn.Module]:
-    """The outermost modules with a parameter that has a gradient."""
-    trained = [
-        module
-        for _, module, _ in living_modules()
-        if any(parameter.grad is not None for parameter in module.parameters())
-    ]
+def gradients_of(module: nn.Module) -> set[tuple[int, int]]:
+    """What changes when a gradient of the module does."""
+    gradients = [parameter.grad for parameter in module.parameters()]
+    return {(id(gradient), gradient._version) for gradient in gradients if gradient is not None}
+
+
+def all_gradients() -> set[tuple[int, int]]:
+    """Those of all modules that there are."""
+    return set[tuple[int, int]]().union(*(gradients_of(module) for _, module, _ in living_modules()))
+
+
+def modules_with_new_gradients(before: set[tuple[int, int]]) -> list[nn.Module]:
+    """The outermost modules with a gradient that was not among all `before`."""
+    trained = [module for _, module, _ in living_modules() if gradients_of(module) - before]
     inner = {id(child) for module in trained for child in module.modules() if child is not module}
     return [module for module in trained if id(module) not in inner]
 
 
 def bundle(modules: Sequence[nn.Module]) -> nn.Module:
-    """One module that holds them under their names; the module itself if it is only one."""
+    """One module that holds them, if any, under their names; the module itself if it is only one."""
     if len(modules) == 1:
         return modules[0]
     together = nn.Module()
@@ -119,12 +136,25 @@ def bundle(modules: Sequence[nn.Module]) -> nn.Module:
     return together
 
 
-def name_of(module: nn.Module, taken: Iterable[str]) -> str:
-    """What the script calls a module, among its globals; else its class in lower case."""
-    script = vars(sys.modules["__main__"])
-    own = next((name for name, value in script.items() if value is module and name.isidentifier()), "")
-    name = own or type(module).__name__.lower()
-    number = 2
-    while name in taken:
-        name, number = f"{name.rstrip('0123456789_')}_{number}", number + 1
-    return name
+def name_of(module: nn.Module, taken: Collection[str]) -> str:
+    """What the script calls a module, in a function that is running or its class; else the module's class."""
+    names = [name for frame in users_frames() for name, value in variables(frame) if value is module]
+    first = next((name for name in names if name not in taken), names[0] if names else class_of(module))
+    numbered = (f"{first}_{number}" for number in count(2))
+    return first if first not in taken else next(name for name in numbered if name not in taken)
+
+
+def class_of(module: nn.Module) -> str:
+    """In lower case, without what torch.compile makes of it."""
+    return type(getattr(module, "_orig_mod", module)).__name__.lower()
+
+
+def variables(frame: FrameType) -> list[tuple[str, Any]]:
+    """The variables of a frame, and the attributes of its `self`."""
+    known = frame.f_locals
+    owner = known.get("self")
+    attributes = {**getattr(owner, "__dict__", {}), **getattr(owner, "_modules", {})}
+    found = [(name, value) for name, value in {**attributes, **known}.items() if name != "self" and name.isidentifier()]
+    if isinstance(known, dict) and frame.f_code.co_flags & CO_OPTIMIZED:  # a copy, which the frame would keep alive
+        known.clear()
+    return found

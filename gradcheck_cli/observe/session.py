@@ -5,8 +5,10 @@ The recorders hear of torch's events from here: a loss goes to those whose gradi
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -14,12 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from gradcheck_cli.observe.deliveries import Deliveries
 from gradcheck_cli.observe.hand_updates import HandUpdates
 from gradcheck_cli.observe.hooks import observed, patched
 from gradcheck_cli.observe.recorder_settings import RecorderSettings
-from gradcheck_cli.observe.search import Search, modules_with_gradients
+from gradcheck_cli.observe.search import Search, all_gradients, modules_with_new_gradients, name_of, parameter_ids
 from gradcheck_cli.observe.watched import Watched
 
 ATTEMPTS = 3
@@ -33,9 +36,12 @@ class Session:
         self._settings, self._stepped = settings, stepped
         self._search = Search(self._watch)
         self._deliveries = Deliveries()
-        self._unscaled: dict[int, tuple[Tensor, Tensor]] = {}
+        self._unscaled: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self._reached: list[tuple[Watched, list[tuple[int, int]]]] = []
         self._attempts = 0
+        self._gradients: set[tuple[int, int]] = set()
+        self._in_closure: Optimizer | None = None
+        self._process = os.getpid()
         self._stack = ExitStack()
         self.watched: list[Watched] = []
 
@@ -44,9 +50,10 @@ class Session:
             stack.callback(self._stop)
             stack.enter_context(observed(self))
             stack.enter_context(self._deliveries.noted())
-            stack.enter_context(patched(Optimizer, "__init__", self._after(self._note_optimizer)))
-            stack.enter_context(patched(Optimizer, "zero_grad", self._after(self._forget_losses_of)))
-            stack.enter_context(patched(nn.Module, "zero_grad", self._after(self._forget_losses_in)))
+            for name in ("__init__", "__setstate__"):  # the latter makes a copy
+                stack.enter_context(patched(Optimizer, name, self._after(self._note_optimizer)))
+            stack.enter_context(patched(Optimizer, "zero_grad", self._after(self._forget_gradients_of)))
+            stack.enter_context(patched(nn.Module, "zero_grad", self._after(self._forget_gradients_in)))
             self._stack = stack.pop_all()
         return self
 
@@ -59,11 +66,13 @@ class Session:
         if torch._C._current_graph_task_id() == -1:
             self._search.settle()
             self._reached = [(one, one.stamps()) for one in self.watched] if len(self.watched) > 1 else []
+            if self._attempts < ATTEMPTS and not self.watched:
+                self._gradients = all_gradients()
 
     def after_backward(self, loss: Tensor) -> None:
         if torch._C._current_graph_task_id() != -1:
             return
-        _, loss = self._unscaled.pop(id(loss), (loss, loss))
+        loss = self._unscaled.pop(loss, loss)  # type: ignore[no-untyped-call]
         self._find_hand_updates()
         if len(self.watched) == len(self._reached):
             reached = [one for one, before in self._reached if one.stamps() != before]
@@ -73,7 +82,7 @@ class Session:
             one.after_backward(loss)
 
     def after_scale(self, loss: Tensor, scaled: Tensor) -> None:
-        self._unscaled[id(scaled)] = (scaled, loss)
+        self._unscaled[scaled] = loss.detach()
 
     def after_unscale(self, scaler: GradScaler, optimizer: Optimizer) -> None:
         for one in self.watched:
@@ -87,14 +96,20 @@ class Session:
                 one.recorder.before_clip(parameters, max_norm)
 
     def before_update(self, optimizer: Optimizer, has_closure: bool) -> None:
-        self._search.settle_for(optimizer)
+        if has_closure:
+            self._in_closure = optimizer
+        else:
+            self._search.settle()
         for one in self.watched:
-            one.recorder.before_update(optimizer, has_closure)
+            if one.optimizer is optimizer:
+                one.before_update(has_closure)
 
     def after_update(self, optimizer: Optimizer) -> None:
+        self._in_closure = None
         for one in self.watched:
-            one.recorder.after_update(optimizer)
-            self._tell(one)
+            if one.optimizer is optimizer:
+                one.after_update()
+                self._tell(one)
 
     def after_scaler_step(self, optimizer: Optimizer) -> None:
         for one in self.watched:
@@ -102,22 +117,26 @@ class Session:
             self._tell(one)
 
     def _tell(self, one: Watched) -> None:
-        if one.has_stepped():
+        if one.has_stepped() and os.getpid() == self._process:  # nobody waits for the steps of a fork
             self._stepped(one)
 
-    def _watch(self, model: nn.Module, optimizer: Optimizer) -> None:
-        for one in [one for one in self.watched if one.by_hand and one.model is model]:  # its optimizer came late
-            one.stop()
+    def _watch(self, model: nn.Module, optimizer: Optimizer, roots: Sequence[nn.Module]) -> None:
+        for one in [one for one in self.watched if one.by_hand and one.holds(parameter_ids(optimizer))]:
+            one.stop()  # its optimizer came late
             self.watched.remove(one)
-        if any(parameter.requires_grad for parameter in model.parameters()):
-            self.watched.append(Watched(model, optimizer, self._settings, self._deliveries))
+        if any(parameter.requires_grad for group in optimizer.param_groups for parameter in group["params"]):
+            name = name_of(model, {one.name for one in self.watched})
+            settings = replace(self._settings, without=self._search.others(optimizer))
+            self.watched.append(Watched(name, model, roots, optimizer, settings, self._deliveries))
+            if self._in_closure is optimizer:
+                self.watched[-1].before_update(True)
 
     def _find_hand_updates(self) -> None:
-        if self.watched or self._search.waiting or self._attempts >= ATTEMPTS:
+        if self.watched or self._attempts >= ATTEMPTS:
             return
         self._attempts += 1
-        for model in modules_with_gradients():
-            self._watch(model, HandUpdates(model))
+        for model in modules_with_new_gradients(self._gradients):
+            self._watch(model, HandUpdates(model), [model])
         if self.watched:
             self._stack.enter_context(patched(nn.Module, "__call__", self._end_steps_by_hand))
 
@@ -135,16 +154,16 @@ class Session:
         if not isinstance(optimizer, HandUpdates):
             self._search.add(optimizer)
 
-    def _forget_losses_of(self, optimizer: Any) -> None:
+    def _forget_gradients_of(self, optimizer: Any) -> None:
         for one in self.watched:
             if one.optimizer is optimizer:
-                one.forget_losses()
+                one.forget_gradients()
 
-    def _forget_losses_in(self, module: Any) -> None:
-        inner = {id(child) for child in module.modules()} if len(self.watched) > 1 else set()
+    def _forget_gradients_in(self, module: Any) -> None:
+        thrown_away = {id(parameter) for parameter in module.parameters()}
         for one in self.watched:
-            if id(one.model) in inner:
-                one.forget_losses()
+            if one.holds(thrown_away):
+                one.forget_gradients()
 
     @staticmethod
     def _after(event: Callable[[Any], None]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -12,9 +13,10 @@ from torch.utils.hooks import RemovableHandle
 from gradcheck_cli.observe.deliveries import Deliveries
 from gradcheck_cli.observe.draft import Draft
 from gradcheck_cli.observe.hand_updates import HandUpdates
+from gradcheck_cli.observe.naming import bears_weights, is_compiled
 from gradcheck_cli.observe.recorder import Recorder
 from gradcheck_cli.observe.recorder_settings import RecorderSettings
-from gradcheck_cli.observe.search import name_of, parameter_ids
+from gradcheck_cli.observe.search import parameter_ids
 
 STAMPED = 64
 MOST_CALLS = 256
@@ -22,27 +24,32 @@ MOST_CALLS = 256
 
 
 class Watched:
-    """`precision` is that of the first training call, `backwards` counts those of the first step."""
+    """`roots` are the modules of the model that are called.
+
+    `precision` is that of the first training call, `backwards` counts those of the first step.
+    """
 
     def __init__(
         self,
+        name: str,
         model: nn.Module,
+        roots: Sequence[nn.Module],
         optimizer: Optimizer,
         settings: RecorderSettings,
         deliveries: Deliveries,
     ) -> None:
-        self.model, self.optimizer = model, optimizer
+        self.name, self.model, self.roots, self.optimizer = name, model, roots, optimizer
         self.by_hand = isinstance(optimizer, HandUpdates)
-        self.name = name_of(model, ())
         self.recorder = Recorder(model, optimizer, settings)
-        self.precision, self.training, self.scaled, self.backwards = "", True, False, 0
+        self.training, self.scaled, self.backwards = True, False, 0
         self._deliveries = deliveries
         self._ids = parameter_ids(optimizer)
         tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
         self._stamped: list[Tensor] = tensors[:: max(1, len(tensors) // STAMPED)]
+        self.device, self.precision = tensors[0].device, precision_of(tensors[0])
         self._calls = self._known = 0
-        self.roots = roots_of(model)
-        self._handles = [handle for root in self.roots for handle in self._hooks(root)]
+        self._in_closure = False
+        self._handles = list(self._hooks())
         self.recorder.start()
 
     def stop(self) -> None:
@@ -70,16 +77,28 @@ class Watched:
         if self.by_hand:
             self.recorder.measure_again()
 
-    def forget_losses(self) -> None:
-        """The gradients so far were thrown away."""
-        if not self.recorder.draft.measured:  # else a closure is called again
-            self.recorder.draft.losses.clear()
+    def before_update(self, has_closure: bool) -> None:
+        """Its optimizer's step begins."""
+        self._in_closure = has_closure
+        self.recorder.before_update(self.optimizer, has_closure)
+
+    def after_update(self) -> None:
+        """Its optimizer's step has ended."""
+        self._in_closure = False
+        self.recorder.after_update(self.optimizer)
+
+    def forget_gradients(self) -> None:
+        """The gradients so far were thrown away; those that were measured in a closure, or by hand, have been used."""
+        draft = self.recorder.draft
+        if not (draft.measured and (self._in_closure or self.by_hand)):
+            draft.losses.clear()
+            draft.measured = draft.clipping = False
 
     def end_step_by_hand(self) -> None:
         """The gradients that were measured have been used by now."""
         if self.recorder.draft.measured:
-            self.recorder.before_update(self.optimizer, False)
-            self.recorder.after_update(self.optimizer)
+            self.before_update(False)
+            self.after_update()
 
     def has_stepped(self) -> bool:
         """Whether there is a step since the last time."""
@@ -87,37 +106,44 @@ class Watched:
         self._calls = 0 if stepped else self._calls
         return stepped
 
-    def _hooks(self, root: nn.Module) -> list[RemovableHandle]:
-        return (
-            []
-            if isinstance(root, torch.jit.ScriptModule)
-            else [root.register_forward_pre_hook(self._before_call, with_kwargs=True)]
-        )
+    def _hooks(self) -> Iterator[RemovableHandle]:
+        for root in self.roots:
+            if not isinstance(root, torch.jit.ScriptModule):
+                yield root.register_forward_pre_hook(self._before_call, with_kwargs=True)
+        layers = [module for module in self.model.modules() if bears_weights(module)]
+        if layers and not any(is_compiled(module) for module in self.model.modules()):
+            # autocast may begin within the model
+            self._first_layer = layers[0].register_forward_pre_hook(self._before_layer)
+            yield self._first_layer
 
     def _before_call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        recomputing = torch._C._current_graph_task_id() != -1
-        if torch.is_grad_enabled() and not recomputing and not torch.compiler.is_compiling():
-            self._note_call([*args, *kwargs.values()])
+        if trains():
+            self._calls += 1
+            if self._calls == 1 and self.recorder.taken == 0:
+                self.training, self.precision = self.model.training, precision_of(self._stamped[0])
+            if self._calls <= MOST_CALLS:
+                self.recorder.inputs.look(self._deliveries.find([*args, *kwargs.values()]), "input")
+            elif self.recorder.draft.probing:
+                self._stop_probing()
 
-    def _note_call(self, data: list[Any]) -> None:
-        self.recorder.inputs.look(self._deliveries.find(data), "input")
-        self._calls += 1
-        if self._calls == MOST_CALLS and self.recorder.draft.probing:
-            self.recorder.draft.probing = False
-            self.recorder.instruments.detach()
-            self.recorder.instruments.hand_over(Draft(False))
-        if not self.precision:
-            self.precision, self.training = precision_of(self.model), self.model.training
+    def _before_layer(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        if trains():
+            self.precision = precision_of(self._stamped[0])
+            self._first_layer.remove()
+
+    def _stop_probing(self) -> None:
+        self.recorder.draft.probing = False
+        self.recorder.instruments.detach()
+        self.recorder.instruments.hand_over(Draft(False))
 
 
-def roots_of(model: nn.Module) -> list[nn.Module]:
-    """The module itself, or those that were put together in one because each is called by itself."""
-    return list(model.children()) if type(model) is nn.Module else [model]
+def trains() -> bool:
+    """Whether a module is called with gradients, and not again within a backward, as gradient checkpointing does."""
+    return not torch.compiler.is_compiling() and torch.is_grad_enabled() and torch._C._current_graph_task_id() == -1
 
 
-def precision_of(model: nn.Module) -> str:
-    """fp32, bf16 or fp16: by autocast, if it is on, else by the parameters."""
-    first = next(model.parameters())
-    kind = first.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else first.dtype
+def precision_of(parameter: Tensor) -> str:
+    """fp32, bf16 or fp16: by autocast, if it is on, else by the parameter."""
+    kind = parameter.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else parameter.dtype
     return {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(dtype, "fp32")

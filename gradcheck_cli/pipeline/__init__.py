@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from gradcheck_cli.config import Settings
-from gradcheck_cli.errors import ConfigError, GradcheckError
+from gradcheck_cli.errors import GradcheckError
 from gradcheck_cli.judgement import make_audit_report, make_clip_report, make_report
-from gradcheck_cli.pipeline import clipping, nan_tracing, profiling, scripting
+from gradcheck_cli.pipeline import clipping, nan_tracing, profiling, script_tracing, scripting
 from gradcheck_cli.pipeline.preparation import Progress, Watcher, ignore
 from gradcheck_cli.records import Report
 from gradcheck_cli.targets import Script
@@ -44,7 +44,5 @@ def nan_trace(
 ) -> Result:
     """Train the target until something is not finite, and report where it came from."""
     if isinstance(target, Script):
-        raise ConfigError(
-            "nan-trace can't run a whole script yet", f"name a callable that makes the model: {target.place}:build"
-        )
+        return script_tracing.nan_trace(target, settings, watch, save_repro)
     return nan_tracing.nan_trace(target, settings, watch, save_repro)

@@ -82,7 +82,13 @@ def nothing_trained(script: Script, ended: str) -> TargetError:
 
 def finish(one: Watched, script: Script, settings: Settings, ended: str, is_one_of_several: bool) -> Recording:
     """What was recorded of one model."""
-    run = RunInfo(
+    recording = one.recorder.recording(describe(one, script, settings, ended, is_one_of_several))
+    return replace(recording, run=replace(recording.run, notes=compiled_note(recording)))
+
+
+def describe(one: Watched, script: Script, settings: Settings, ended: str, is_one_of_several: bool) -> RunInfo:
+    """How one model was trained, as far as it was seen."""
+    return RunInfo(
         target=script.words,
         model=one.name if is_one_of_several else "",
         device=str(one.device),
@@ -98,5 +104,3 @@ def finish(one: Watched, script: Script, settings: Settings, ended: str, is_one_
         versions=versions(),
         threads=torch.get_num_threads(),
     )
-    recording = one.recorder.recording(run)
-    return replace(recording, run=replace(run, notes=compiled_note(recording)))

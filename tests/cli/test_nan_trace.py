@@ -87,6 +87,48 @@ def test_what_cannot_be_done_is_refused_before_the_run(
     assert sorted(folder.rglob("*")) == before, "nothing was run, and nothing written"
 
 
+# A whole script
+
+
+SCRIPT = """
+import sys
+import torch
+from torch import nn
+
+print("the script's own print", sys.argv[1:])
+model = nn.Linear(4, 1)
+optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+for step in range(int(sys.argv[1])):
+    x = torch.rand(8, 4)
+    scale = x.sum() * (step != 2)
+    loss = (model(x) / scale).square().mean()  # the fault
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+"""
+
+
+def test_a_script_is_run_as_it_is_and_traced(gradcheck: Gradcheck, write: Callable[[str], None]) -> None:
+    write(SCRIPT)
+    ended = gradcheck("nan-trace", "train.py", "-f", "json", "--", "5")
+    assert ended.returncode == 1, ended.stderr
+    document = json.loads(ended.stdout)
+    (origin,), (finding,) = document["origins"], document["findings"]
+    fault = next(number for number, line in enumerate(SCRIPT.splitlines(), 1) if "# the fault" in line)
+    assert (origin["step"], origin["op"], origin["verified"]) == (2, "aten::div", True)
+    assert (finding["location"]["file"], finding["location"]["line"]) == ("train.py", fault)
+    assert ended.stderr.count("the script's own print ['5']") == 1
+
+
+def test_a_repro_of_a_script_is_refused_before_it_runs(
+    gradcheck: Gradcheck, write: Callable[[str], None], folder: Path
+) -> None:
+    write(LOADED)
+    assert_refused(gradcheck("nan-trace", "train.py", "--save-repro", "bug"), "--save-repro", "train.py:build")
+    assert not (folder / "imported").exists()
+    assert not (folder / "bug").exists()
+
+
 # The catalogue
 
 

@@ -1,0 +1,164 @@
+"""Whole scripts under gradcheck, as processes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import Gradcheck, assert_no_frame_of_ours, assert_refused
+from tests.cli.test_interrupt import interrupt
+
+Start = Callable[..., "subprocess.Popen[str]"]
+Write = Callable[[str], None]
+
+SCRIPT = """
+    import atexit, pathlib, sys, time, torch
+    from tiny import *
+
+    def main(steps, fail_at=-1):
+        atexit.register(pathlib.Path("exit").touch)
+        torch.manual_seed(0)
+        model = net()
+        optimizer = sgd(model)
+        try:
+            for step in range(steps):
+                for inputs, targets in data(1):
+                    optimizer.zero_grad()
+                    loss = mse(model(inputs), targets)
+                    if step == fail_at:
+                        raise ValueError("out of data")
+                    loss.backward()
+                    optimizer.step()
+                print("step", step, flush=True)
+                if step == 3:
+                    pathlib.Path("here").touch()
+                    time.sleep({pause})
+            torch.save(model.state_dict(), "model.pt")
+        finally:
+            pathlib.Path("finally").touch()
+
+    if __name__ == "__main__":
+        main(*map(int, sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def script(write: Write) -> None:
+    """`train.py STEPS [FAIL_AT]`."""
+    write(SCRIPT.format(pause=0))
+
+
+def left(folder: Path) -> set[str]:
+    """Which of its files the script has written."""
+    return {name for name in ("model.pt", "finally", "exit") if (folder / name).exists()}
+
+
+@pytest.mark.usefixtures("script")
+def test_stdout_is_one_document_and_the_script_runs_to_its_end(gradcheck: Gradcheck, folder: Path) -> None:
+    ended = gradcheck("profile", "train.py", "-f", "json", "--", "60")
+    assert ended.returncode == 0, ended.stderr
+    document: dict[str, Any] = json.loads(ended.stdout)
+    assert document["target"] == "train.py 60"
+    assert document["run"]["steps"] == 60
+    assert document["run"]["ended"] == "completed"
+    assert document["others"] == []
+    assert [layer["name"] for layer in document["layers"]] == ["0", "2"]
+    assert ended.stderr.splitlines() == [f"step {step}" for step in range(60)]
+    assert left(folder) == {"model.pt", "finally", "exit"}
+
+
+@pytest.mark.usefixtures("script")
+def test_steps_stops_it_and_lets_it_clean_up(gradcheck: Gradcheck, folder: Path) -> None:
+    ended = gradcheck("profile", "-m", "train", "--steps", "7", "-f", "json", "--", "60")
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout)["run"]["steps"] == 7
+    assert ended.stderr.splitlines() == [f"step {step}" for step in range(6)]
+    assert left(folder) == {"finally", "exit"}
+
+
+@pytest.mark.usefixtures("script")
+def test_one_that_fails_is_reported_up_to_there(gradcheck: Gradcheck, folder: Path) -> None:
+    ended = gradcheck("profile", "train.py", "-f", "json", "--", "60", "5")
+    assert ended.returncode == 2
+    document = json.loads(ended.stdout)
+    assert document["run"]["steps"] == 5
+    assert document["run"]["ended"] == "failed"
+    assert document["exit_code"] == 2
+    assert "train.py 60 5 failed: ValueError: out of data" in ended.stderr
+    assert 'train.py", line' in ended.stderr
+    assert_no_frame_of_ours(ended.stderr)
+    assert left(folder) == {"finally", "exit"}
+
+
+@pytest.mark.usefixtures("script")
+def test_a_clip_is_recommended_for_it(gradcheck: Gradcheck) -> None:
+    ended = gradcheck("recommend-clip", "train.py", "-f", "json", "--", "60")
+    assert ended.returncode == 0, ended.stderr
+    document = json.loads(ended.stdout)
+    assert len(document["series"]["grad_norm"]) == 60
+    assert document["clip"]
+
+
+def test_ctrl_c_reports_what_there_is(start: Start, write: Write, folder: Path) -> None:
+    write(SCRIPT.format(pause=600))
+    ended = interrupt(start("profile", "train.py", "-f", "json", "--", "60"), folder / "here")
+    assert ended.returncode == 0, ended.stderr
+    document = json.loads(ended.stdout)
+    assert document["run"]["ended"] == "interrupted"
+    assert document["run"]["steps"] == 4
+    assert left(folder) == {"finally", "exit"}
+    assert_no_frame_of_ours(ended.stderr)
+
+
+TWO = """
+    import torch
+    from tiny import *
+
+    torch.manual_seed(0)
+    policy, value = net(), net()
+    optimizers = [sgd(policy), sgd(value)]
+    for _ in range(20):
+        for inputs, targets in data():
+            for model, optimizer in zip((policy, value), optimizers):
+                optimizer.zero_grad()
+                mse(model(inputs), targets).backward()
+                optimizer.step()
+"""
+
+
+def test_of_several_models_each_has_its_report(gradcheck: Gradcheck, write: Write, folder: Path) -> None:
+    write(TWO)
+    ended = gradcheck("profile", "train.py", "-o", "run.json")
+    assert ended.returncode == 0, ended.stderr
+    document = json.loads((folder / "run.json").read_text())
+    (other,) = document["others"]
+    assert [document["run"]["model"], other["run"]["model"]] == ["policy", "value"]
+    assert [document["run"]["steps"], other["run"]["steps"]] == [60, 60]
+    assert other["series"]["loss"] != document["series"]["loss"]
+    titles = [line.split()[1] for line in ended.stdout.splitlines() if line.split()[:1] == ["model"]]
+    assert titles == ["policy", "value"]
+
+
+def test_one_that_does_not_train_is_refused(gradcheck: Gradcheck, write: Write) -> None:
+    write("print('nothing to do')")
+    assert_refused(gradcheck("profile", "train.py"), "train.py ran to its end, but no optimizer took a step", "-- ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train.py", "--seed", "1", "--clip", "1.0"], ["train.py is run as it is", "--clip, --seed"]),
+        (["-m", "train", "--device", "cpu"], ["train is run as it is", "--device"]),
+        (["nowhere.py"], ["there is no file nowhere.py"]),
+        (["tiny:net", "--", "--epochs", "1"], ["tiny:net takes no arguments --epochs 1"]),
+        ([], ["no TARGET is given"]),
+    ],
+)
+@pytest.mark.usefixtures("script")
+def test_what_makes_no_sense_is_refused(arguments: list[str], words: list[str], gradcheck: Gradcheck) -> None:
+    assert_refused(gradcheck("profile", *arguments), *words)
