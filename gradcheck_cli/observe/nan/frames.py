@@ -18,7 +18,8 @@ from gradcheck_cli.tape import Frame
 
 TORCH = str(Path(torch.__file__).parent) + os.sep
 OWN = str(Path(__file__).resolve().parents[2]) + os.sep
-HOOKS = os.path.join(OWN, "observe", "hooks.py")
+HOOKS = tuple(os.path.join(OWN, "observe", name) for name in ("hooks.py", "session.py", "search.py"))
+"""What calls the user's code on."""
 ENGINE = os.path.join("torch", "autograd", "graph.py")
 STANDARD = sysconfig.get_path("stdlib") + os.sep
 CHECKPOINT = os.path.join("torch", "utils", "checkpoint.py")
