@@ -9,7 +9,9 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from time import perf_counter
 
 import torch
 from rich.console import Console
@@ -20,11 +22,14 @@ from torch.utils.data import DataLoader
 from benchmarks.interleaved import Comparison, compare
 from benchmarks.models import RUNS, Run, digits_cnn, gpt2_gradients, tiny_mlp
 from gradcheck_cli.drive.batches import Batch, clone
+from gradcheck_cli.observe.audit.auditor import Auditor
 from gradcheck_cli.observe.hooks import observed
 from gradcheck_cli.observe.nan.snapshot import Snapshot
 from gradcheck_cli.observe.nan.watch import Watch
 from gradcheck_cli.observe.numerics import reducer_for
 from gradcheck_cli.observe.recorder import Recorder
+from gradcheck_cli.observe.recorder_settings import RecorderSettings
+from gradcheck_cli.observe.session import Session
 
 Row = tuple[str, str, Comparison, str]
 
@@ -44,6 +49,38 @@ def steps() -> list[Row]:
 def profiled(run: Run, recorder: Recorder) -> None:
     with recorder:
         run.train()
+
+
+def scripts() -> list[Row]:
+    """The same steps in a script that `gradcheck profile` runs: nobody says which model and which optimizer."""
+    rows = []
+    for make in RUNS:
+        torch.manual_seed(0)
+        run = make()
+        compared = compare_under(run, script_watch, 9)
+        rows.append((run.name, "script under profile / bare step", compared, AIMS.get(run.name, "")))
+    return rows
+
+
+@contextmanager
+def script_watch() -> Iterator[None]:
+    """What `pipeline.scripting` puts around a script."""
+    with Session(RecorderSettings(), lambda one: None), Auditor():
+        yield
+
+
+def compare_under(run: Run, watch: Callable[[], AbstractContextManager[None]], rounds: int) -> Comparison:
+    """Rounds with and without, in turn. The first step, in which the model is found, is not timed."""
+    first = next(iter(run.batches))
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for number in range(rounds + 1):
+        for which in (0, 1) if number % 2 == 0 else (1, 0):
+            with watch() if which else nullcontext():
+                run.train_step(first)
+                began = perf_counter()
+                run.train()
+                seconds[which].append(perf_counter() - began)
+    return Comparison(seconds[0][1:], seconds[1][1:])
 
 
 def watching() -> list[Row]:
@@ -140,6 +177,7 @@ def python(*arguments: str) -> None:
 AIMS = {"tiny MLP": "<= 1.15", "tiny MLP with its DataLoader": "<= 1.15", "GPT, 10M parameters": "<= 1.03"}
 PARTS: dict[str, Callable[[], list[Row]]] = {
     "steps": steps,
+    "scripts": scripts,
     "watching": watching,
     "statistics": statistics,
     "wandb": wandb,

@@ -115,6 +115,8 @@ class RunInfo:
     threads: int = 1
     model: str = ""
     """Which one of several that a script trains."""
+    sees_loss: bool = True
+    """Whether the loss is known: that of a script which makes its gradients without `backward` is not."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import wraps
 from typing import Any, Protocol
@@ -98,7 +98,8 @@ def reporting_clip(call: Callable[..., Any], observer: Observer) -> Callable[...
         limit = args[0] if args else kwargs.get("max_norm")
         # a tensor's value would be waited for
         observer.before_clip(given, float(limit) if by_norm and isinstance(limit, (int, float)) else None)
-        return call(given, *args, **kwargs)
+        # torch warns of a generator without elements
+        return call((p for p in given) if isinstance(parameters, Generator) else given, *args, **kwargs)
 
     return clip
 

@@ -41,7 +41,7 @@ class Watched:
         self.name, self.model, self.roots, self.optimizer = name, model, roots, optimizer
         self.by_hand = isinstance(optimizer, HandUpdates)
         self.recorder = Recorder(model, optimizer, settings)
-        self.training, self.scaled, self.backwards = True, False, 0
+        self.training, self.scaled, self.sees_loss, self.backwards = True, False, False, 0
         self._deliveries = deliveries
         self._ids = parameter_ids(optimizer)
         tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
@@ -71,6 +71,7 @@ class Watched:
 
     def after_backward(self, loss: Tensor) -> None:
         """A backward from `loss` has changed its gradients."""
+        self.sees_loss = True
         self.backwards += self.recorder.taken == 0
         self.recorder.before_backward(loss)
         self.recorder.after_backward(loss)

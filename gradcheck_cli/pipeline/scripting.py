@@ -100,6 +100,7 @@ def describe(one: Watched, script: Script, settings: Settings, ended: str, is_on
         training=one.training,
         optimizer="updates by hand" if one.by_hand else type(one.optimizer).__name__,
         uses_scaler=one.scaled,
+        sees_loss=one.sees_loss,
         ended=ended or one.recorder.ended or "completed",
         versions=versions(),
         threads=torch.get_num_threads(),

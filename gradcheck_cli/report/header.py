@@ -39,7 +39,8 @@ def facts(report: Report) -> Iterator[tuple[str, str]]:
     yield "parameters", parameters(report)
     yield "device", ", ".join([run.device, run.precision] + ([] if run.training else ["eval mode"]))
     yield "steps", steps_recorded(report)
-    yield "loss", f"{figures.plain(series.loss[0])} → {figures.plain(series.loss[-1])}" if steps else "–"
+    known = steps and run.sees_loss
+    yield "loss", f"{figures.plain(series.loss[0])} → {figures.plain(series.loss[-1])}" if known else "–"
     yield "gradient norm", gradient_norm(report)
     if run.max_norm is not None:
         clipped = int((series.grad_norm_clipped < series.grad_norm * (1 - ROUNDING)).sum())

@@ -39,8 +39,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import sqrt
 
-import numpy as np
-
 from gradcheck_cli.diagnose.activations import find_feeding_layers
 from gradcheck_cli.diagnose.limits import Limits
 from gradcheck_cli.diagnose.rule import Outcome, rule
@@ -105,7 +103,7 @@ def measure_deadness(recording: Recording) -> Iterator[Deadness]:
     table, feeding = recording.signals.activations, find_feeding_layers(recording)
     for index, site in enumerate(table.sites):
         share = float(table.never_active[index])
-        if np.isfinite(share):
+        if 0 <= share <= 1:
             share = 1.0 if has_died(table.zero[:, index]) else share
             yield Deadness(feeding[site], site.kind, int(table.units[index]), share, int(table.samples[index]))
 

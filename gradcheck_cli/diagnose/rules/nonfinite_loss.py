@@ -42,6 +42,9 @@ def check(recording: Recording, limits: Limits) -> Iterator[Outcome]:
     if not recording.steps:
         yield check.skip("no step was recorded")
         return
+    if not recording.run.sees_loss:
+        yield check.skip("the script calls no backward, so its loss is not known")
+        return
     steps = np.flatnonzero(~np.isfinite(series.loss))
     if not len(steps):
         return

@@ -61,7 +61,11 @@ def find_fit(returned: Any) -> Fit | None:
 
 def members_of(returned: Any) -> dict[str, Any]:
     """The attributes of an object with a model; nothing of any other."""
-    if isinstance(returned, nn.Module) or not hasattr(returned, "model"):
+    try:
+        has_model = hasattr(returned, "model")
+    except Exception:  # a property of theirs: whoever reads the entrypoint's result says so
+        return {}
+    if isinstance(returned, nn.Module) or not has_model or not is_module(returned.model):
         return {}
     return {key: getattr(returned, key) for key in ("model", *MEMBERS) if hasattr(returned, key)}
 

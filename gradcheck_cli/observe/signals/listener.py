@@ -8,7 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.nn.modules.module import (
+    _global_forward_hooks_with_kwargs,
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
 from torch.utils.hooks import RemovableHandle
 
 from gradcheck_cli.observe.signals.blocks import first_tensor, is_stacked, measure_block, puts_tokens_first
@@ -51,6 +55,7 @@ class Listener:
         """Remove every hook."""
         for handle in self._handles:
             handle.remove()
+            _global_forward_hooks_with_kwargs.pop(handle.id, None)  # which torch's own handle forgets
         self._handles = []
         if self._frames:  # in the middle of a call
             self._frames.clear()
@@ -147,4 +152,4 @@ def trains(args: tuple[Any, ...]) -> bool:
 
 def is_recomputing() -> bool:
     """Whether this runs within a backward, as gradient checkpointing does, or is being compiled."""
-    return torch._C._current_graph_task_id() != -1 or torch.compiler.is_compiling()
+    return torch.compiler.is_compiling() or torch._C._current_graph_task_id() != -1
