@@ -31,4 +31,9 @@ def judge_own_clipping(
     advice = advise(recording, replace(settings, max_norm=own), ())
     rules = [rule for rule in CLIP_RULES if rule.code in CODES and selected(rule, select, ignore)]
     found = [one for rule in rules for one in rule.check(advice, Limits()) if isinstance(one, Finding)]
-    return tuple(replace(one, hint=HINT, severity=(severities or {}).get(one.code, one.severity)) for one in found)
+    left_out = len(recording.series) - advice.n
+    more = f" ({left_out} more, of the warm-up or without a finite norm, do not count)" if left_out else ""
+    return tuple(
+        replace(one, message=one.message + more, hint=HINT, severity=(severities or {}).get(one.code, one.severity))
+        for one in found
+    )
