@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,12 @@ from gradcheck_cli.records import (
 )
 
 ARRAYS = {"series": Series, "statistics": ParameterStatistics, "probes": Probes}
+OTHER = "others."
+"""Other models of the same run: each a file of this format as an array of bytes, numbered from 0."""
 
 
-def dumps(recording: Recording) -> bytes:
-    """A recording as the bytes of an `.npz` file."""
+def dumps(recording: Recording, others: Sequence[Recording] = ()) -> bytes:
+    """A recording, and those of other models of the same run, as the bytes of an `.npz` file."""
     arrays = {
         f"{part}.{field.name}": getattr(getattr(recording, part), field.name)
         for part, kind in ARRAYS.items()
@@ -45,6 +48,9 @@ def dumps(recording: Recording) -> bytes:
         "examination": examination.to_plain(recording.examination),
         "audit": archive_audit.to_plain(recording.audit),
     }
+    joined: dict[str, Any] = {
+        f"{OTHER}{number}": np.frombuffer(dumps(other), np.uint8) for number, other in enumerate(others)
+    }
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,
@@ -52,20 +58,28 @@ def dumps(recording: Recording) -> bytes:
         final_parameter_norm=recording.final_parameter_norm,
         **arrays,
         **heard,
+        **joined,
     )
     return buffer.getvalue()
 
 
 def loads(content: bytes) -> Recording:
-    """The recording in the bytes of an `.npz` file.
+    """The recording in the bytes of an `.npz` file, of several models that of the first.
 
     Raises RecordingError when they are not one, or one of a newer format.
     """
+    return loads_all(content)[0]
+
+
+def loads_all(content: bytes) -> tuple[Recording, ...]:
+    """The recordings of all models of a run, in the order of `dumps`. Raises RecordingError where `loads` does."""
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             plain = json.loads(str(archive["plain"]))
             check_version(plain)
-            return assemble(plain, {name: archive[name] for name in archive.files})
+            others = [archive[name].tobytes() for name in archive.files if name.startswith(OTHER)]
+            first = assemble(plain, {name: archive[name] for name in archive.files if not name.startswith(OTHER)})
+            return (first, *(loads(other) for other in others))
     except RecordingError:
         raise
     except Exception as error:  # whatever numpy, zipfile, zlib and json say of bytes that are no recording
@@ -73,13 +87,21 @@ def loads(content: bytes) -> Recording:
 
 
 def load(path: Path) -> Recording:
-    """The recording in a file. Raises RecordingError when there is none that can be read."""
+    """The recording in a file, of several models that of the first.
+
+    Raises RecordingError when there is none that can be read.
+    """
+    return load_all(path)[0]
+
+
+def load_all(path: Path) -> tuple[Recording, ...]:
+    """The recordings of all models of the run in a file. Raises RecordingError where `load` does."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise RecordingError(f"cannot read {path}: {error.strerror}", "make a recording with -o run.npz") from error
     try:
-        return loads(content)
+        return loads_all(content)
     except RecordingError as error:
         raise RecordingError(f"{path}: {error.message}", error.hint) from error
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
 
 from gradcheck_cli.records import Location
 
@@ -205,3 +206,18 @@ class NanTrace:
     def clean(self) -> bool:
         """Whether everything stayed finite."""
         return self.step < 0
+
+
+COMPILED = "_orig_mod"
+"""What torch.compile inserts into names."""
+
+
+def name_plainly(value: Any) -> Any:
+    """A trace, or a part of one, with the names that the user's own code has for modules and parameters."""
+    if isinstance(value, str):
+        return "" if value == COMPILED else value.replace(f"{COMPILED}.", "")
+    if isinstance(value, tuple):
+        return tuple(map(name_plainly, value))
+    if not is_dataclass(value) or isinstance(value, (type, Frame, TensorState)):
+        return value
+    return replace(value, **{field.name: name_plainly(getattr(value, field.name)) for field in fields(value)})

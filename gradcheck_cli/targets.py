@@ -47,14 +47,6 @@ def read_target(target: str | None, module: str | None, arguments: Sequence[str]
     return target
 
 
-def read_script(script: str | None, module: str | None, arguments: Sequence[str] | None) -> Script:
-    """As `read_target`; raises ConfigError for a callable, too."""
-    found = read_target(script, module, arguments)
-    if isinstance(found, Script):
-        return found
-    raise ConfigError(f"{found} is no script", "the loop around a callable is gradcheck's own: audit train.py instead")
-
-
 def check_flags(target: str | Script, flags: Mapping[str, Any], also: Sequence[str] = ()) -> None:
     """Raise ConfigError for flags that a script decides by itself, and for those of `also`."""
     refused = [f"--{name.replace('_', '-')}" for name in (*OF_ENTRYPOINTS, *also) if name in flags]
@@ -62,4 +54,14 @@ def check_flags(target: str | Script, flags: Mapping[str, Any], also: Sequence[s
         raise ConfigError(
             f"{target.place} is run as it is, so it can't be given {', '.join(refused)}",
             f"give the script its own arguments behind --, or name a callable: {target.place}:build",
+        )
+
+
+def check_verify(target: str | Script | None, flags: Mapping[str, Any]) -> None:
+    """Raise ConfigError where a script should be trained again with other clipping."""
+    asked = [f"--{name.replace('_', '-')}" for name in ("verify", "verify_against") if name in flags]
+    if isinstance(target, Script) and asked:
+        raise ConfigError(
+            f"{' and '.join(asked)} would train again with other clipping, and {target.place} is run as it is",
+            f"let it clip at the value and run this again, or name a callable: {target.place}:build",
         )

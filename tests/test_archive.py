@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradcheck_cli.archive import dumps, load, loads
+from gradcheck_cli.archive import dumps, load, load_all, loads, loads_all
 from gradcheck_cli.errors import RecordingError
 from gradcheck_cli.examination import Examination, SampleGradients, ScaleCheck
 from gradcheck_cli.records import Location, Recording
@@ -42,6 +42,19 @@ def assert_equal(one: Any, other: Any) -> None:
 def test_round_trip(steps: int, losses: list[float], notes: tuple[str, ...]) -> None:
     recording = make_recording(steps=steps, loss=losses[:steps], notes=notes, location=Location("train.py", 7))
     assert_equal(loads(dumps(recording)), recording)
+
+
+def test_other_models_of_a_run_survive_in_their_order(tmp_path: Path) -> None:
+    models = [with_signals(make_recording(steps=3, model=name)) for name in ("policy", "value", "reward")]
+    models[0] = replace(models[0], examination=Examination(ScaleCheck(1.0, (0.1,), (1.0,), 2.0, 1e-7)))
+    (tmp_path / "run.npz").write_bytes(dumps(models[0], models[1:]))
+    loaded = load_all(tmp_path / "run.npz")
+    assert len(loaded) == 3
+    for one, model in zip(loaded, models, strict=True):
+        assert_equal(one, model)
+    assert_equal(load(tmp_path / "run.npz"), models[0])
+    many = [make_recording(steps=1, model=str(number)) for number in range(12)]
+    assert [one.run.model for one in loads_all(dumps(many[0], many[1:]))] == [str(number) for number in range(12)]
 
 
 def test_what_is_no_recording_says_so(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,9 +25,12 @@ class Batch:
     data: Any
 
 
-def windows(dataloader: Iterable[Any], length: int) -> Generator[list[Batch], None, None]:
+def windows(
+    dataloader: Iterable[Any], length: int, join: Callable[[Sequence[Any]], list[Any]] = list
+) -> Generator[list[Batch], None, None]:
     """Batches in windows of `length` for gradient accumulation, epoch after epoch; an epoch's last may be shorter.
 
+    What `join` makes of the data of each window takes its place.
     Ends with the data when the dataloader is an iterator that is used up. Raises TargetError when there is no first
     batch, UserCodeError when the dataloader raises.
     """
@@ -38,15 +41,21 @@ def windows(dataloader: Iterable[Any], length: int) -> Generator[list[Batch], No
             window.append(Batch(seen, epoch, data))
             seen += 1
             if len(window) == length:
-                yield window
+                yield joined(window, join)
                 window = []
         if window:
-            yield window
+            yield joined(window, join)
         if not seen and not epoch:
             raise TargetError("the dataloader is empty", "it yielded no batch: check the dataset and drop_last")
         if not seen:
             return
         epoch += 1
+
+
+def joined(window: list[Batch], join: Callable[[Sequence[Any]], list[Any]]) -> list[Batch]:
+    """The same batches with other data."""
+    joint = join([batch.data for batch in window])
+    return [replace(batch, data=data) for batch, data in zip(window, joint, strict=True)]
 
 
 def guarded(dataloader: Iterable[Any], epoch: int) -> Iterator[Any]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from gradcheck_cli.drive.adapters import adapt
+from gradcheck_cli.drive.batches import Batch, windows
 from gradcheck_cli.drive.optimizers import NoUpdate, make_optimizer
 from gradcheck_cli.drive.usercode import user_code
 from gradcheck_cli.errors import TargetError
@@ -27,7 +28,10 @@ TrainingStep = Callable[[nn.Module, Any], Tensor]
 
 @dataclass(frozen=True)
 class Workload:
-    """A model, its data and how one batch becomes a loss. `notes` say what had to be filled in."""
+    """A model, its data and how one batch becomes a loss. `notes` say what had to be filled in.
+
+    `trainer` and `join` are those of `drive.adapters.parts.Adapted`.
+    """
 
     model: nn.Module
     dataloader: Iterable[Any]
@@ -36,11 +40,17 @@ class Workload:
     scheduler: Any = None
     loss_fn: Any = None
     notes: tuple[str, ...] = ()
+    trainer: Mapping[str, Any] = field(default_factory=dict)
+    join: Callable[[Sequence[Any]], list[Any]] = list
 
     @property
     def has_optimizer(self) -> bool:
         """Whether steps change the weights."""
         return not isinstance(self.optimizer, NoUpdate)
+
+    def windows(self, length: int) -> Generator[list[Batch], None, None]:
+        """The batches of each optimizer step in turn; raises what `drive.batches.windows` does."""
+        return windows(self.dataloader, length, self.join)
 
     def zero_grad(self) -> None:
         """Drop all gradients, also those of parameters that the optimizer does not hold: nothing may pile up."""
@@ -76,6 +86,8 @@ def make_workload(returned: Any, optimizer: str | None = None, lr: float | None 
         scheduler=scheduler,
         loss_fn=parts.get("loss_fn"),
         notes=(*adapted.notes, *notes),
+        trainer=adapted.trainer,
+        join=adapted.join,
     )
 
 

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from math import isfinite
 from time import perf_counter
-from types import TracebackType
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +20,7 @@ from gradcheck_cli.observe.draft import Draft
 from gradcheck_cli.observe.hooks import observed
 from gradcheck_cli.observe.inputs import B, Inputs
 from gradcheck_cli.observe.instruments import Instruments
+from gradcheck_cli.observe.live_steps import LiveSteps
 from gradcheck_cli.observe.naming import modules_of, parameters_of
 from gradcheck_cli.observe.numerics import reducer_for
 from gradcheck_cli.observe.overhead import timed
@@ -58,7 +57,9 @@ class Recorder:
         self._reducer = reducer_for(self._tensors[0].device)
         self._on_host = self._tensors[0].device.type == "cpu"
         weights = measure_weights(described, {info.name: module for info, module in self._modules})
-        self._store = Store(self._norms(), self._trainable, self._settings.max_rows, weights)
+        norms, probed = self._norms(), [self._modules[i][0].name for i in self.instruments.probed]
+        live = LiveSteps(self._settings, self._parameters, self._trainable, norms, probed)
+        self._store = Store(norms, self._trainable, self._settings, weights, live)
         self._unscaled: dict[int, tuple[Tensor, Tensor]] = {}
         self.inputs = Inputs()
         self._updates: Updates | None = None
@@ -68,7 +69,6 @@ class Recorder:
         self._began = self._flushed = perf_counter()
         self._stack = ExitStack()
         self.max_norm: float | None = None
-        self.ended = ""
 
     def __enter__(self) -> Recorder:
         with ExitStack() as stack:
@@ -78,9 +78,7 @@ class Recorder:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._stack.close()
 
     def start(self) -> None:
@@ -106,6 +104,11 @@ class Recorder:
         """How many steps have come over."""
         return self._store.steps
 
+    @property
+    def ended(self) -> str:
+        """Why one of them ended the recording, a word for `RunInfo.ended`; or nothing."""
+        return self._store.ended
+
     def latest(self, name: str) -> float:
         """The newest known value of a series."""
         return self._store.latest(name)
@@ -113,8 +116,12 @@ class Recorder:
     @property
     def series(self) -> Series:
         """All steps so far; waits for those that are still on the device."""
+        return self.series_from(0)
+
+    def series_from(self, first: int) -> Series:
+        """All steps so far from step `first` on; waits for those that are still on the device."""
         self._flush()
-        return self._store.make_series()
+        return self._store.make_series(first)
 
     def recording(self, run: RunInfo) -> Recording:
         """Everything recorded so far, as plain values."""
@@ -229,19 +236,13 @@ class Recorder:
         self._begin_step()
 
     def _is_urgent(self, draft: Draft) -> bool:
-        """Whether somebody waits for this step: it may end the run, or the progress bar is behind."""
-        ends = self._settings.stop_above is not None or not isfinite(draft.values.get("loss", 0.0))  # type: ignore[arg-type]
-        return ends or perf_counter() - self._flushed > FLUSH_SECONDS
+        """Whether somebody waits for this step, or the progress bar is behind."""
+        awaited = self._settings.is_awaited(draft.values.get("loss", 0.0))  # type: ignore[arg-type]
+        return awaited or perf_counter() - self._flushed > FLUSH_SECONDS
 
     def _flush(self) -> None:
-        arrays = iter(to_host([value for draft in self._drafts for value in draft.values.values()]))
-        for draft in self._drafts:
-            values = {name: next(arrays) for name in draft.values}
-            if not self.ended:
-                self._store.add(draft, values)
-                self.ended = self._settings.reason_to_end(float(values.get("loss", 0)), self.latest("grad_norm"))
-        self._drafts = []
-        self._flushed = perf_counter()
+        self._store.take(self._drafts)
+        self._drafts, self._flushed = [], perf_counter()
 
     def _norms(self) -> Floats:
         with torch.no_grad():

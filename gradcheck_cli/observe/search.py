@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack
 from inspect import CO_OPTIMIZED
@@ -15,7 +16,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from gradcheck_cli.observe.audit.sites import users_frames
+from gradcheck_cli.observe.audit.sites import is_users, users_frames
 from gradcheck_cli.observe.hooks import patched
 
 Found = Callable[[nn.Module, Optimizer, Sequence[nn.Module]], None]
@@ -137,8 +138,13 @@ def bundle(modules: Sequence[nn.Module]) -> nn.Module:
 
 
 def name_of(module: nn.Module, taken: Collection[str]) -> str:
-    """What the script calls a module, in a function that is running or its class; else the module's class."""
-    names = [name for frame in users_frames() for name, value in variables(frame) if value is module]
+    """What the script calls a module, in a function that is running or its class; else the module's class.
+
+    Variables go before what only an object in a variable has, as an agent has its `actor`.
+    """
+    known = [pair for frame in users_frames() for pair in variables(frame)]
+    held = (pair for _, value in known if is_of_users_class(value) for pair in attributes(value))
+    names = [name for name, value in (*known, *held) if value is module and str(name).isidentifier()]
     first = next((name for name in names if name not in taken), names[0] if names else class_of(module))
     numbered = (f"{first}_{number}" for number in count(2))
     return first if first not in taken else next(name for name in numbered if name not in taken)
@@ -152,9 +158,20 @@ def class_of(module: nn.Module) -> str:
 def variables(frame: FrameType) -> list[tuple[str, Any]]:
     """The variables of a frame, and the attributes of its `self`."""
     known = frame.f_locals
-    owner = known.get("self")
-    attributes = {**getattr(owner, "__dict__", {}), **getattr(owner, "_modules", {})}
-    found = [(name, value) for name, value in {**attributes, **known}.items() if name != "self" and name.isidentifier()]
+    found = {**dict(attributes(known.get("self"))), **known}
     if isinstance(known, dict) and frame.f_code.co_flags & CO_OPTIMIZED:  # a copy, which the frame would keep alive
         known.clear()
-    return found
+    return [(name, value) for name, value in found.items() if name != "self"]
+
+
+def attributes(thing: Any) -> list[tuple[str, Any]]:
+    """Those of an object, the modules in a module among them. Asks no `__getattr__` of the user's, which may raise."""
+    own = getattr(thing, "__dict__", {})
+    inner = own.get("_modules", {}) if issubclass(type(thing), nn.Module) else {}
+    return [*own.items(), *inner.items()]
+
+
+def is_of_users_class(thing: Any) -> bool:
+    """Whether the user wrote its class: whose else may do anything when asked for an attribute."""
+    home = sys.modules.get(type(thing).__module__)
+    return is_users(getattr(home, "__file__", None) or "<")

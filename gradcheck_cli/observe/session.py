@@ -6,6 +6,7 @@ The recorders hear of torch's events from here: a loss goes to those whose gradi
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -16,11 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from gradcheck_cli.observe.deliveries import Deliveries
 from gradcheck_cli.observe.hand_updates import HandUpdates
 from gradcheck_cli.observe.hooks import observed, patched
+from gradcheck_cli.observe.loss_scales import LossScales
 from gradcheck_cli.observe.recorder_settings import RecorderSettings
 from gradcheck_cli.observe.search import Search, all_gradients, modules_with_new_gradients, name_of, parameter_ids
 from gradcheck_cli.observe.watched import Watched
@@ -36,19 +37,21 @@ class Session:
         self._settings, self._stepped = settings, stepped
         self._search = Search(self._watch)
         self._deliveries = Deliveries()
-        self._unscaled: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self._reached: list[tuple[Watched, list[tuple[int, int]]]] = []
         self._attempts = 0
+        self._sees_sharded_clips = False
         self._gradients: set[tuple[int, int]] = set()
         self._in_closure: Optimizer | None = None
         self._process = os.getpid()
         self._stack = ExitStack()
+        self.scales = LossScales()
         self.watched: list[Watched] = []
 
     def __enter__(self) -> Session:
         with ExitStack() as stack:
             stack.callback(self._stop)
             stack.enter_context(observed(self))
+            stack.enter_context(patched(GradScaler, "scale", self.scales.noting))
             stack.enter_context(self._deliveries.noted())
             for name in ("__init__", "__setstate__"):  # the latter makes a copy
                 stack.enter_context(patched(Optimizer, name, self._after(self._note_optimizer)))
@@ -72,7 +75,7 @@ class Session:
     def after_backward(self, loss: Tensor) -> None:
         if torch._C._current_graph_task_id() != -1:
             return
-        loss = self._unscaled.pop(loss, loss)  # type: ignore[no-untyped-call]
+        loss, scale = self.scales.undo(loss)
         self._find_hand_updates()
         if len(self.watched) == len(self._reached):
             reached = [one for one, before in self._reached if one.stamps() != before]
@@ -80,13 +83,16 @@ class Session:
             reached = self.watched
         for one in reached:
             one.after_backward(loss)
+            self.scales.after_backward(one, scale)
 
     def after_scale(self, loss: Tensor, scaled: Tensor) -> None:
-        self._unscaled[scaled] = loss.detach()
+        """`scales` hears of it itself, and of the GradScaler."""
 
     def after_unscale(self, scaler: GradScaler, optimizer: Optimizer) -> None:
         for one in self.watched:
-            one.scaled |= one.optimizer is optimizer
+            if one.optimizer is optimizer:
+                one.scaled = True
+                self.scales.after_unscale(one)
             one.recorder.after_unscale(scaler, optimizer)
 
     def before_clip(self, parameters: Sequence[Tensor], max_norm: float | None) -> None:
@@ -94,6 +100,7 @@ class Session:
         for one in self.watched:
             if one.holds(clipped):
                 one.recorder.before_clip(parameters, max_norm)
+                self.scales.after_measuring_for_clip(one)
 
     def before_update(self, optimizer: Optimizer, has_closure: bool) -> None:
         if has_closure:
@@ -103,6 +110,7 @@ class Session:
         for one in self.watched:
             if one.optimizer is optimizer:
                 one.before_update(has_closure)
+                self.scales.after_measuring_for_update(one)
 
     def after_update(self, optimizer: Optimizer) -> None:
         self._in_closure = None
@@ -126,7 +134,7 @@ class Session:
             self.watched.remove(one)
         if any(parameter.requires_grad for group in optimizer.param_groups for parameter in group["params"]):
             name = name_of(model, {one.name for one in self.watched})
-            settings = replace(self._settings, without=self._search.others(optimizer))
+            settings = replace(self._settings, without=self._search.others(optimizer), model=name)
             self.watched.append(Watched(name, model, roots, optimizer, settings, self._deliveries))
             if self._in_closure is optimizer:
                 self.watched[-1].before_update(True)
@@ -152,7 +160,24 @@ class Session:
 
     def _note_optimizer(self, optimizer: Any) -> None:
         if not isinstance(optimizer, HandUpdates):
+            self._watch_sharded_clips()
             self._search.add(optimizer)
+
+    def _watch_sharded_clips(self) -> None:
+        """FSDP1 clips by a method of its own; a script with an optimizer for it has imported it."""
+        fsdp = sys.modules.get("torch.distributed.fsdp")
+        if fsdp and not self._sees_sharded_clips:
+            self._sees_sharded_clips = True
+            home = fsdp.FullyShardedDataParallel
+            self._stack.enter_context(patched(home, "clip_grad_norm_", self._reporting_sharded_clip))
+
+    def _reporting_sharded_clip(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def clip_grad_norm_(module: nn.Module, max_norm: Any, *args: Any, **kwargs: Any) -> Any:
+            limit = float(max_norm) if isinstance(max_norm, (int, float)) else None  # a tensor's would be waited for
+            self.before_clip(list(module.parameters()), limit)
+            return call(module, max_norm, *args, **kwargs)
+
+        return clip_grad_norm_
 
     def _forget_gradients_of(self, optimizer: Any) -> None:
         for one in self.watched:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,10 @@ import numpy as np
 from gradcheck_cli.observe.draft import Draft
 from gradcheck_cli.observe.numerics import COLUMNS
 from gradcheck_cli.observe.probes import merge_order
+from gradcheck_cli.observe.recorder_settings import RecorderSettings
+from gradcheck_cli.observe.rows import NAN, NOTHING, SERIES, Arrays, ProbeRow, Row, series_entry
 from gradcheck_cli.observe.signals.tables import Columns, make_signals
+from gradcheck_cli.observe.transfer import to_host
 from gradcheck_cli.records import (
     Floats,
     ModuleInfo,
@@ -25,74 +29,57 @@ from gradcheck_cli.records import (
 )
 from gradcheck_cli.signals import WeightSignals
 
-SERIES: Mapping[str, type] = {
-    "loss": np.float64,
-    "grad_norm": np.float64,
-    "grad_norm_clipped": np.float64,
-    "seconds": np.float64,
-    "overhead": np.float64,
-    "skipped": np.bool_,
-    "loss_scale": np.float64,
-    "batch": np.int64,
-    "epoch": np.int64,
-    "nonfinite_inputs": np.int64,
-}
-NAN = float("nan")
-NOTHING = np.empty((0, 6))
-Arrays = Mapping[str, Floats]
-
-
-@dataclass(frozen=True)
-class ProbeRow:
-    """One probed step; (trainable,) arrays, outputs and their gradients as RMS by probe, and what else was heard."""
-
-    step: int
-    update_ratio: Floats
-    parameter_max: Floats
-    output: dict[int, float]
-    gradient: dict[int, float]
-    signals: dict[str, Floats]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One step's statistics: (present, 6) for the parameters that had a gradient, (trainable,) parameter norms."""
-
-    step: int
-    present: Sequence[int]
-    statistics: Floats
-    weights: Floats
+Listener = Callable[[Draft, Sequence[float], Row, ProbeRow | None], None]
+"""Hears of each step: its draft, its values of SERIES, its row, and what was probed if it was."""
 
 
 class Store:
     """Grows by one series entry a step and one row a step; past `max_rows` rows it keeps every second one.
 
-    A row takes 56 bytes a parameter, and 400 besides.
+    A row takes 56 bytes a parameter, and 400 besides. `ended` says why a step ended the recording, if one did.
     """
 
-    def __init__(self, initial_norms: Floats, trainable: Sequence[int], max_rows: int, weights: WeightSignals) -> None:
+    def __init__(
+        self,
+        initial_norms: Floats,
+        trainable: Sequence[int],
+        settings: RecorderSettings,
+        weights: WeightSignals,
+        listener: Listener,
+    ) -> None:
         self._initial_norms = initial_norms
         self._trainable = list(trainable)
-        self._max_rows = max_rows
+        self._settings = settings
         self._weights = weights
+        self._listener = listener
         self._stride = 1
         self._rows: list[Row] = []
         self._probe_rows: list[ProbeRow] = []
         self._series = array("d")
-        self._lr = array("d")
+        self._lr: list[tuple[float, ...]] = []
         self._order: list[int] = []
         self.steps = 0
+        self.ended = ""
         self.nonfinite_input = ""
 
     def latest(self, name: str) -> float:
         """The newest value of a series; NaN before the first step."""
         return self._series[list(SERIES).index(name) - len(SERIES)] if self.steps else NAN
 
-    def add(self, draft: Draft, values: Arrays) -> None:
-        """Append one step."""
+    def take(self, drafts: Sequence[Draft]) -> None:
+        """Bring drafts over from the device, in one transfer, and append their steps up to the one that is the last."""
+        arrays = iter(to_host([value for draft in drafts for value in draft.values.values()]))
+        for draft in drafts:
+            values = {name: next(arrays) for name in draft.values}
+            if not self.ended:
+                self._add(draft, values)
+                self.ended = self._settings.reason_to_end(float(values.get("loss", 0)), self.latest("grad_norm"))
+
+    def _add(self, draft: Draft, values: Arrays) -> None:
         row = Row(self.steps, draft.present, values.get("statistics", NOTHING), values["weights"])
-        self._series.extend(series_entry(draft, values, row.statistics))
-        self._lr.extend(float(rate) for rate in draft.lr)
+        entry = series_entry(draft, values, row.statistics)
+        self._series.extend(entry)
+        self._lr.append(tuple(map(float, draft.lr)))
         self.nonfinite_input = self.nonfinite_input or draft.nonfinite_input
         if self.steps % self._stride == 0:
             self._rows.append(row)
@@ -100,6 +87,7 @@ class Store:
             self._probe_rows[-1].signals.update(dot=values["dot"], square=values["square"])
         if draft.probing:
             self._add_probes(draft, values, row)
+        self._listener(draft, entry, row, self._probe_rows[-1] if draft.probing else None)
         self.steps += 1
         self._thin()
 
@@ -123,10 +111,10 @@ class Store:
         self._probe_rows.append(ProbeRow(row.step, ratio, largest, output, gradient, signals))
 
     def _thin(self) -> None:
-        if len(self._rows) > self._max_rows:
+        if len(self._rows) > self._settings.max_rows:
             self._rows = self._rows[::2]
             self._stride *= 2
-        if len(self._probe_rows) > self._max_rows:
+        if len(self._probe_rows) > self._settings.max_rows:
             self._probe_rows = self._probe_rows[::2]
 
     def recording(
@@ -152,11 +140,13 @@ class Store:
             signals=make_signals([row.signals for row in self._probe_rows], heard, self._order, self._weights),
         )
 
-    def make_series(self) -> Series:
-        """The series so far."""
-        table = np.array(self._series).reshape(self.steps, len(SERIES))
+    def make_series(self, first: int = 0) -> Series:
+        """The series so far, from a step on. The learning rate of a group is NaN before the group was added."""
+        width = len(SERIES)
+        table = np.array(self._series[first * width :]).reshape(-1, width)
         columns: dict[str, Any] = {name: table[:, i].astype(kind) for i, (name, kind) in enumerate(SERIES.items())}
-        return Series(lr=np.array(self._lr).reshape(self.steps, -1 if self.steps else 0), **columns)
+        rates = list(zip_longest(*self._lr[first:], fillvalue=NAN))
+        return Series(lr=np.array(rates).reshape(len(rates), -1 if rates else len(table)).T, **columns)
 
     def _make_statistics(self) -> ParameterStatistics:
         shape = len(self._rows), len(self._initial_norms)
@@ -207,21 +197,3 @@ def nanmean(calls: Floats) -> Floats:
 def times_of(values: Arrays, scale: float) -> dict[str, Floats]:
     """Mean squares of gradients at time steps, without the loss scale."""
     return {name: value / scale**2 for name, value in values.items() if name.startswith("time.")}
-
-
-def series_entry(draft: Draft, values: Arrays, statistics: Floats) -> tuple[float, ...]:
-    """One step's values of SERIES, in its order."""
-    norm = float(np.sqrt(np.dot(statistics[:, 0], statistics[:, 0])))
-    clipped = values.get("clipped")
-    return (
-        float(values.get("loss", NAN)),
-        norm,
-        norm if clipped is None else float(np.sqrt(np.dot(clipped, clipped))),
-        draft.seconds,
-        draft.overhead,
-        float(values.get("found_inf", 0.0) > 0),
-        float(values.get("scale", NAN)),
-        draft.batch,
-        draft.epoch,
-        sum(float(count) for name, count in values.items() if name.startswith("input.")),
-    )

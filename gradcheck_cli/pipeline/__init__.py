@@ -5,22 +5,24 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from gradcheck_cli import loggers
 from gradcheck_cli.config import Settings
 from gradcheck_cli.errors import GradcheckError
-from gradcheck_cli.judgement import make_audit_report, make_clip_report, make_report
+from gradcheck_cli.judgement import make_audit_report, make_report
 from gradcheck_cli.pipeline import clipping, nan_tracing, profiling, script_tracing, scripting
-from gradcheck_cli.pipeline.preparation import Progress, Watcher, ignore
+from gradcheck_cli.pipeline.preparation import Built, Progress, Watcher, ignore
 from gradcheck_cli.records import Report
 from gradcheck_cli.targets import Script
 
-__all__ = ["Progress", "Watcher", "audit", "nan_trace", "profile", "recommend_clip"]
+__all__ = ["Built", "Progress", "Watcher", "audit", "nan_trace", "profile", "recommend_clip"]
 
 Result = tuple[Report, GradcheckError | None]
 """A report, and the error of the user's that ended the run early, if any did."""
 
 
-def profile(target: str | Script, settings: Settings, watch: Watcher = ignore) -> Result:
+def profile(target: str | Script | Built, settings: Settings, watch: Watcher = ignore) -> Result:
     """Train the target and report on its gradients. Raises GradcheckError when nothing could be recorded at all."""
+    settings = replace(settings, log=loggers.check(settings.log))
     if isinstance(target, Script):
         return scripting.report_on(target, settings, watch, lambda *seen: make_report("profile", *seen))
     return profiling.profile(target, settings, watch)
@@ -28,19 +30,21 @@ def profile(target: str | Script, settings: Settings, watch: Watcher = ignore) -
 
 def audit(script: Script, settings: Settings, watch: Watcher = ignore) -> Result:
     """Run a script and report on its loop. Raises GradcheckError when nothing could be recorded at all."""
+    settings = replace(settings, log=loggers.check(settings.log))
     report, error = scripting.report_on(script, replace(settings, probe_every=0), watch, make_audit_report)
     return replace(report, others=()), error  # there is one loop, whatever it trains
 
 
 def recommend_clip(target: str | Script, settings: Settings, watch: Watcher = ignore) -> Result:
     """Train the target and recommend a max_norm. Raises GradcheckError when nothing could be recorded at all."""
+    settings = replace(settings, log=loggers.check(settings.log))
     if isinstance(target, Script):
-        return scripting.report_on(target, settings, watch, make_clip_report)
+        return clipping.recommend_clip_of_script(target, settings, watch)
     return clipping.recommend_clip(target, settings, watch)
 
 
 def nan_trace(
-    target: str | Script, settings: Settings, watch: Watcher = ignore, save_repro: Path | None = None
+    target: str | Script | Built, settings: Settings, watch: Watcher = ignore, save_repro: Path | None = None
 ) -> Result:
     """Train the target until something is not finite, and report where it came from."""
     if isinstance(target, Script):

@@ -7,11 +7,13 @@ from dataclasses import replace
 from gradcheck_cli.config import Settings
 from gradcheck_cli.errors import GradcheckError
 from gradcheck_cli.judgement import check_selection, make_clip_report
-from gradcheck_cli.pipeline.preparation import Progress, Start, Watcher, begin, ignore, load
+from gradcheck_cli.pipeline.preparation import Progress, Ready, Watcher, begin, ignore, load
 from gradcheck_cli.pipeline.profiling import never, watch_training
-from gradcheck_cli.pipeline.stability import Stability
+from gradcheck_cli.pipeline.scripting import report_on
+from gradcheck_cli.pipeline.stability import JointStability, Stability, shortfall
 from gradcheck_cli.pipeline.verification import verify
 from gradcheck_cli.records import Recording, Report
+from gradcheck_cli.targets import Script
 
 
 def recommend_clip(target: str, settings: Settings, watch: Watcher = ignore) -> tuple[Report, GradcheckError | None]:
@@ -22,28 +24,45 @@ def recommend_clip(target: str, settings: Settings, watch: Watcher = ignore) -> 
     """
     check_selection(settings)
     start = load(target, settings)
-    recording, error = train_unclipped(start, settings, watch)
+    ready = begin(start, settings, clip="max_norm")
+    settings = ready.settings
+    recording, error = train_unclipped(ready, watch)
     report = make_clip_report(recording, settings, error)
     if not settings.verify or report.clip is None:
         return report, error
-    runs, notes = verify(start, settings, recording, report.clip, watch)
+    runs, notes = verify(start, replace(settings, log=()), recording, report.clip, watch)
     return make_clip_report(with_notes(recording, *notes), settings, error, runs), error
 
 
-def train_unclipped(start: Start, settings: Settings, watch: Watcher) -> tuple[Recording, GradcheckError | None]:
+def train_unclipped(ready: Ready, watch: Watcher) -> tuple[Recording, GradcheckError | None]:
     """Train until the steps are done, or the percentile is known well enough for `settings.until_stable`."""
+    workload, device, described, settings = ready
     stability = Stability(settings.percentile)
 
     def tell(progress: Progress) -> None:
         watch(replace(progress, text=stability.text))
 
-    workload, device, described = begin(start, settings)
     enough = stability if settings.until_stable else never
     outcome = watch_training(workload, device, settings, described, tell, enough)
-    if settings.until_stable and outcome.recording.run.ended != "stable":
-        note = f"--until-stable was not reached: {stability.text or 'too few steps to tell'}"
-        return with_notes(outcome.recording, note), outcome.error
-    return outcome.recording, outcome.error
+    notes = shortfall(outcome.recording, settings.percentile) if settings.until_stable else ()
+    return with_notes(outcome.recording, *notes), outcome.error
+
+
+def recommend_clip_of_script(
+    script: Script, settings: Settings, watch: Watcher
+) -> tuple[Report, GradcheckError | None]:
+    """Run a script as it is, and recommend a max_norm for each model that it trains; else as `recommend_clip`."""
+    stability = JointStability(settings.percentile)
+
+    def tell(progress: Progress) -> None:
+        watch(replace(progress, text=stability.text))
+
+    def judge(recording: Recording, settings: Settings, error: GradcheckError | None) -> Report:
+        notes = shortfall(recording, settings.percentile) if settings.until_stable else ()
+        left_out = ("--verify was left out: a script is not run twice",) if settings.verify else ()
+        return make_clip_report(with_notes(recording, *notes, *left_out), settings, error)
+
+    return report_on(script, settings, tell, judge, stability if settings.until_stable else never)
 
 
 def with_notes(recording: Recording, *notes: str) -> Recording:

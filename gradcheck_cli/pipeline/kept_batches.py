@@ -72,16 +72,16 @@ class KeptBatches:
 
         return replace(workload, training_step=training_step)
 
-    def judge(self, series: Series) -> None:
-        """Given all steps whose norm is known by now, let go of their batches, unless one is the worst so far."""
-        for step in range(self.judged, len(series)):
-            found = self._search.add(step, float(series.grad_norm[step]))
+    def judge(self, series: Series, first: int = 0) -> None:
+        """Given the steps from `first` on whose norm is known by now, let go of their batches, but for the worst's."""
+        for step in range(self.judged, first + len(series)):
+            found = self._search.add(step, float(series.grad_norm[step - first]))
             kept = self._take(step)
             self.weights.settle(step, found)
             if found:  # numbers differ where a training step calls the optimizer itself
-                same = kept is not None and kept.window[0].index == series.batch[step]
+                same = kept is not None and kept.window[0].index == series.batch[step - first]
                 self.worst = kept if same else None
-        self.judged = len(series)
+        self.judged = first + len(series)
 
     def _take(self, step: int) -> KeptStep | None:
         while self._unjudged and self._unjudged[0].number < step:

@@ -10,7 +10,6 @@ from pathlib import Path
 from time import perf_counter
 
 from gradcheck_cli.config import Settings
-from gradcheck_cli.drive.batches import windows
 from gradcheck_cli.drive.loop import LoopSettings, make_scaler
 from gradcheck_cli.errors import GradcheckError, OutputError
 from gradcheck_cli.judgement import check_selection, make_trace_report
@@ -18,7 +17,7 @@ from gradcheck_cli.observe.naming import parameters_of
 from gradcheck_cli.observe.nan.births import Births
 from gradcheck_cli.observe.nan.sinks import bad_from_the_start
 from gradcheck_cli.observe.nan.watch import Watch
-from gradcheck_cli.pipeline.preparation import Progress, Watcher, ignore, prepare
+from gradcheck_cli.pipeline.preparation import Built, Progress, Watcher, ignore, prepare
 from gradcheck_cli.records import Report
 from gradcheck_cli.report.formats import render
 from gradcheck_cli.report.repro_readme import headline, render_readme
@@ -33,7 +32,7 @@ PROGRESS_SECONDS = 0.1
 
 
 def nan_trace(
-    target: str, settings: Settings, watch: Watcher = ignore, save_repro: Path | None = None
+    target: str | Built, settings: Settings, watch: Watcher = ignore, save_repro: Path | None = None
 ) -> tuple[Report, GradcheckError | None]:
     """Train the target until something is not finite, and report where it came from.
 
@@ -46,13 +45,13 @@ def nan_trace(
         check_is_empty(save_repro)
     births = Births()
     with births.noted():
-        workload, device, described = prepare(target, settings)
+        workload, device, described, settings = prepare(target, settings)
     loop = LoopSettings(device, settings.precision, settings.steps, settings.clip)
     known_bad = bad_from_the_start(workload.model)
     session = Session(workload, loop, make_scaler(loop), known_bad, births)
     at_start = attributes_of(session) if save_repro else {}
     with ExitStack() as stack:
-        source = stack.enter_context(closing(windows(workload.dataloader, settings.accumulate)))
+        source = stack.enter_context(closing(workload.windows(settings.accumulate)))
         first_epoch = itertools.takewhile(lambda window: not window[0].epoch, source)
         hunt = Hunt(session, first_epoch if settings.one_epoch else source, progress_of(watch, settings.steps))
         ending = hunt.run()
@@ -65,7 +64,7 @@ def nan_trace(
     if not ending.fault:
         return with_note(report, nothing_to_save(ending.trace)), ending.error
     saved = save_state(ending.fault, ending.trace, settings, at_start)
-    return save(report, Traits(ending.fault.session, settings, saved, target, root), save_repro, ending.error)
+    return save(report, Traits(ending.fault.session, settings, saved, described.target, root), save_repro, ending.error)
 
 
 def save(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -40,6 +41,14 @@ def ignore(progress: Progress) -> None:
 
 
 @dataclass(frozen=True)
+class Built:
+    """A target in memory already; `name` is what the report calls it."""
+
+    name: str
+    workload: Workload
+
+
+@dataclass(frozen=True)
 class Start:
     """What a run begins with, and can begin with again: the imported callable and the state that its import left."""
 
@@ -51,33 +60,72 @@ class Start:
     folder: Path
 
 
-def prepare(target: str, settings: Settings) -> tuple[Workload, torch.device, RunInfo]:
-    """Load the target and make it ready to train; also what is about to run."""
+class Ready(NamedTuple):
+    """What can be trained now, where, what is about to run, and how: with the settings of its Trainer if it has one."""
+
+    workload: Workload
+    device: torch.device
+    described: RunInfo
+    settings: Settings
+
+
+def prepare(target: str | Built, settings: Settings) -> Ready:
+    """Load the target and make it ready to train."""
     return begin(load(target, settings), settings)
 
 
-def load(target: str, settings: Settings) -> Start:
-    """Import the target."""
+def load(target: str | Built, settings: Settings) -> Start:
+    """Import the target; what is built already can be trained once only."""
     device = choose_device(settings.device)
     checkpoint = Path(settings.checkpoint).absolute() if settings.checkpoint else None  # before a chdir of theirs
     seed_everything(settings.seed)
-    function = entrypoint.find(target)
-    return Start(target, function, device, checkpoint, RandomState(), Path.cwd())
+    if isinstance(target, Built):
+        return Start(target.name, partial(getattr, target, "workload"), device, checkpoint, RandomState(), Path.cwd())
+    return Start(target, entrypoint.find(target), device, checkpoint, RandomState(), Path.cwd())
 
 
-def begin(start: Start, settings: Settings) -> tuple[Workload, torch.device, RunInfo]:
-    """Call the target and make what it returns ready to train, as often as one likes from the same start."""
+def begin(start: Start, settings: Settings, clip: str = "clip") -> Ready:
+    """Call the target and make what it returns ready to train, as often as one likes from the same start.
+
+    `clip` is the name of the setting that its Trainer's clipping becomes.
+    """
     seed_everything(settings.seed)  # also the generators that a RandomState does not hold
     start.random.restore()
     os.chdir(start.folder)
-    workload = make_workload(
-        entrypoint.call(start.function, start.target, settings.set), settings.optimizer, settings.lr
-    )
+    returned = entrypoint.call(start.function, start.target, settings.set)
+    built = isinstance(returned, Workload)
+    workload = returned if built else make_workload(returned, settings.optimizer, settings.lr)
     if start.checkpoint:
         load_checkpoint(workload.model, start.checkpoint)
     workload.prepare(start.device, training=not settings.eval)
+    trainer = {clip if name == "clip" else name: value for name, value in workload.trainer.items()}
+    settings, notes = adopt(trainer, settings)
+    workload = replace(workload, notes=(*notes, *workload.notes))
     location = entrypoint.location_of(start.function)
-    return workload, start.device, replace(describe(start.target, settings, start.device, workload), location=location)
+    described = replace(describe(start.target, settings, start.device, workload), location=location)
+    return Ready(workload, start.device, described, settings)
+
+
+def adopt(trainer: Mapping[str, Any], settings: Settings) -> tuple[Settings, tuple[str, ...]]:
+    """The settings with those of a Trainer where the user chose none, and what the report should say of both."""
+    taken = {name: value for name, value in trainer.items() if name not in settings.given}
+    news = [option(name, value) for name, value in taken.items() if value != getattr(settings, name)]
+    adopted = replace(settings, **taken, given=settings.given | taken.keys())
+    others = {name: value for name, value in trainer.items() if value != getattr(adopted, name)}
+    wins = [f"{option(name, getattr(settings, name))} (it has {plain(value)})" for name, value in others.items()]
+    taken_note = (f"as the Trainer is set: {' '.join(news)}",) if news else ()
+    return adopted, (*taken_note, *([f"in place of the Trainer's own: {', '.join(wins)}"] if wins else []))
+
+
+def option(name: str, value: Any) -> str:
+    """As it would be typed."""
+    flag = f"--{name.replace('_', '-')}"
+    return f"no {flag}" if value is None else f"{flag} {plain(value)}"
+
+
+def plain(value: Any) -> str:
+    """A value in a note."""
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def describe(target: str, settings: Settings, device: torch.device, workload: Workload) -> RunInfo:

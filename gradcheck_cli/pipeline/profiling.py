@@ -10,17 +10,18 @@ from dataclasses import dataclass, replace
 import torch
 
 from gradcheck_cli.config import Settings
-from gradcheck_cli.drive.batches import Batch, windows
+from gradcheck_cli.drive.batches import Batch
 from gradcheck_cli.drive.interrupt import deferred_interrupt
 from gradcheck_cli.drive.loop import LoopSettings, MaxNorm, run
 from gradcheck_cli.drive.workload import Workload
 from gradcheck_cli.errors import GradcheckError, TargetError
 from gradcheck_cli.judgement import check_selection, make_report
+from gradcheck_cli.loggers import Log
 from gradcheck_cli.observe.recorder import Recorder
 from gradcheck_cli.observe.recorder_settings import RecorderSettings
 from gradcheck_cli.pipeline.examining import examine
 from gradcheck_cli.pipeline.kept_batches import KeptBatches
-from gradcheck_cli.pipeline.preparation import Progress, Watcher, ignore, prepare
+from gradcheck_cli.pipeline.preparation import Built, Progress, Watcher, ignore, prepare
 from gradcheck_cli.records import Recording, Report, RunInfo
 
 Enough = Callable[[int, Recorder], bool]
@@ -44,7 +45,7 @@ class Outcome:
     error: GradcheckError | None = None
 
 
-def profile(target: str, settings: Settings, watch: Watcher = ignore) -> tuple[Report, GradcheckError | None]:
+def profile(target: str | Built, settings: Settings, watch: Watcher = ignore) -> tuple[Report, GradcheckError | None]:
     """Run the target and report on its gradients; the error is the one that ended the run early, if any did.
 
     Raises GradcheckError when nothing could be recorded at all.
@@ -53,10 +54,10 @@ def profile(target: str, settings: Settings, watch: Watcher = ignore) -> tuple[R
     return make_report("profile", outcome.recording, settings, outcome.error), outcome.error
 
 
-def record(target: str, settings: Settings, watch: Watcher) -> Outcome:
+def record(target: str | Built, settings: Settings, watch: Watcher) -> Outcome:
     """Load the target and record `settings.steps` optimizer steps of it."""
     check_selection(settings)
-    workload, device, described = prepare(target, settings)
+    workload, device, described, settings = prepare(target, settings)
     kept = KeptBatches(workload.model)
     outcome = watch_training(workload, device, settings, described, watch, kept=kept)
     kept.judge(outcome.recording.series)
@@ -79,7 +80,8 @@ def watch_training(
     Gradients are clipped at `max_norm`, or else at the settings' `clip` if there is one. What is worth another look is
     in `kept` afterwards.
     """
-    recorder = Recorder(workload.model, workload.optimizer, recorder_settings(settings))
+    log = Log(settings.log)
+    recorder = Recorder(workload.model, workload.optimizer, recorder_settings(settings, log))
     loop = LoopSettings(device, settings.precision, settings.steps, settings.clip if max_norm is None else max_norm)
     ended, error = "", None
     with ExitStack() as stack:
@@ -87,14 +89,14 @@ def watch_training(
         stack.enter_context(run_eagerly(settings))
         stack.enter_context(recorder)
         batches: Iterator[list[Batch]]
-        batches = source = stack.enter_context(closing(windows(workload.dataloader, settings.accumulate)))
+        batches = source = stack.enter_context(closing(workload.windows(settings.accumulate)))
         try:
             if kept:
                 workload, batches = kept.watching(workload), kept.keep(source)
             for step in run(workload, batches, loop, recorder.inspect):
                 watch(Progress(recorder.steps, settings.steps, recorder.latest("loss"), recorder.latest("grad_norm")))
                 if kept and kept.judged < recorder.steps:
-                    kept.judge(recorder.series)
+                    kept.judge(recorder.series_from(kept.judged), kept.judged)
                 if enough(step + 1, recorder) and not recorder.ended:
                     ended = "stable"
                 if ended or recorder.ended or interrupt.requested:
@@ -104,18 +106,19 @@ def watch_training(
         except GradcheckError as failure:
             ended, error = "failed", failure
     ended = ended or ("interrupted" if interrupt.requested else "")
-    return finish(recorder, described, settings, ended, error)
+    return finish(recorder, described, settings, ended, error, log)
 
 
 def finish(
-    recorder: Recorder, described: RunInfo, settings: Settings, ended: str, error: GradcheckError | None
+    recorder: Recorder, described: RunInfo, settings: Settings, ended: str, error: GradcheckError | None, log: Log
 ) -> Outcome:
     """What was recorded, with how it ended. Raises the error, or another, when not even one step was."""
-    recording = recorder.recording(described)
+    with log:  # its last steps may come over only now
+        recording = recorder.recording(described)
     if not recording.steps:
         raise error or nothing_recorded(described, ended)
     short = "data-exhausted" if recording.steps < settings.steps else "completed"
-    notes = described.notes + compiled_note(recording)
+    notes = described.notes + compiled_note(recording) + log.notes
     run_info = replace(described, ended=ended or recorder.ended or short, notes=notes)
     return Outcome(replace(recording, run=run_info), error)
 
@@ -130,7 +133,7 @@ def nothing_recorded(described: RunInfo, ended: str) -> GradcheckError:
     )
 
 
-def recorder_settings(settings: Settings) -> RecorderSettings:
+def recorder_settings(settings: Settings, log: Log) -> RecorderSettings:
     """The part of the settings that is about recording."""
     return RecorderSettings(
         probe_every=settings.probe_every,
@@ -138,6 +141,7 @@ def recorder_settings(settings: Settings) -> RecorderSettings:
         eager=settings.eager,
         stop_above=settings.stop_above,
         keep_going=settings.keep_going,
+        tell=log.wanted,
     )
 
 

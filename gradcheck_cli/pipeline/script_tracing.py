@@ -62,8 +62,9 @@ def nan_trace(
     """
     if save_repro:
         raise ConfigError(
-            "--save-repro can't save a step of a whole script",
-            f"name a callable that makes model and data: {script.place}:build; or leave --save-repro out",
+            f"--save-repro saves what one step needs, and gradcheck can't tell which part of {script.place} that is",
+            f"leave it out: the script is traced all the same; or name a callable that makes model and data:"
+            f" {script.place}:build",
         )
     check_selection(settings)
     settings = replace(settings, to_the_end=settings.one_epoch)
@@ -146,7 +147,7 @@ def report_fault(
     tape = answer.tape
     step = tape.step if tape else span.last
     skipped = int(np.count_nonzero(one.recorder.series.skipped[:step]))
-    error = answer.error or (error_line(seen.error) if seen.error and not tape else "")
+    error = answer.error or (scripts.describe_failure(seen.error) if seen.error and not tape else "")
     found = NanTrace(max(step, span.last) + 1, step, span.sinks, error=error, skipped=skipped)
     if tape is None:
         return report(seen, one, not_reproduced(found, span, answer), script, settings), None
@@ -185,11 +186,6 @@ def others_note(seen: FirstRun, one: Watched) -> tuple[str, ...]:
         return ()
     named = ", ".join(f"{other.name} ({other.recorder.taken} steps)" for other in others)
     return (f"this counts the steps of {one.name}; all was finite in {named}, too",)
-
-
-def error_line(error: GradcheckError) -> str:
-    """What the script raised."""
-    return error.message.partition(": ")[2]
 
 
 def report(

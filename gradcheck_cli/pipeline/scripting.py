@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,13 +10,16 @@ import torch
 from gradcheck_cli.config import Settings
 from gradcheck_cli.drive import script as scripts
 from gradcheck_cli.errors import GradcheckError, TargetError
-from gradcheck_cli.judgement import check_selection
+from gradcheck_cli.judgement import check_selection, join_reports
+from gradcheck_cli.loggers import Log
 from gradcheck_cli.observe.audit.auditor import Auditor
+from gradcheck_cli.observe.loss_scales import LossScales
+from gradcheck_cli.observe.naming import parameters_of
 from gradcheck_cli.observe.session import Session
 from gradcheck_cli.observe.watched import Watched
 from gradcheck_cli.pipeline.preparation import Progress, Watcher, versions
-from gradcheck_cli.pipeline.profiling import compiled_note, recorder_settings, run_eagerly
-from gradcheck_cli.records import Recording, Report, RunInfo
+from gradcheck_cli.pipeline.profiling import Enough, compiled_note, never, recorder_settings, run_eagerly
+from gradcheck_cli.records import ParameterInfo, Recording, Report, RunInfo
 from gradcheck_cli.targets import Script
 
 Judge = Callable[[Recording, Settings, GradcheckError | None], Report]
@@ -30,32 +33,36 @@ class ScriptRun:
     error: GradcheckError | None = None
 
 
-def report_on(script: Script, settings: Settings, watch: Watcher, judge: Judge) -> tuple[Report, GradcheckError | None]:
+def report_on(
+    script: Script, settings: Settings, watch: Watcher, judge: Judge, enough: Enough = never
+) -> tuple[Report, GradcheckError | None]:
     """Run a script and judge every model that it trained; the first report holds the others.
 
+    `enough` is asked after every step of a model, with the number of its steps, whether the script may end (`stable`).
     The error is the script's own, if it failed. Raises GradcheckError when no step was recorded.
     """
     check_selection(settings)
-    seen = record(script, settings, watch)
-    first, *others = [judge(recording, settings, seen.error) for recording in seen.recordings]
-    worst = max(report.exit_code for report in (first, *others))
-    return replace(first, others=tuple(others), exit_code=worst), seen.error
+    seen = record(script, settings, watch, enough)
+    return join_reports([judge(recording, settings, seen.error) for recording in seen.recordings]), seen.error
 
 
-def record(script: Script, settings: Settings, watch: Watcher) -> ScriptRun:
+def record(script: Script, settings: Settings, watch: Watcher, enough: Enough = never) -> ScriptRun:
     """Run the script to its end, or to the end that the settings ask for, and record every optimizer's steps."""
-    limit, stopped = None if settings.to_the_end else settings.steps, False
+    limit, stopped, ended = None if settings.to_the_end else settings.steps, False, ""
 
     def stepped(one: Watched) -> None:
-        nonlocal stopped
+        nonlocal stopped, ended
         recorder = one.recorder
         watch(Progress(recorder.steps, limit, recorder.latest("loss"), recorder.latest("grad_norm")))
-        if recorder.ended or (limit and recorder.taken >= limit):
+        if not recorder.ended and enough(recorder.taken, recorder):
+            ended = "stable"
+        if ended or recorder.ended or (limit and recorder.taken >= limit):
             stopped = True
             raise scripts.ScriptStop
 
-    error, ended = None, ""
-    session, auditor = Session(recorder_settings(settings), stepped), Auditor()
+    error = None
+    log = Log(settings.log)
+    session, auditor = Session(recorder_settings(settings, log), stepped), Auditor()
     with run_eagerly(settings), session, auditor:
         try:
             scripts.run(script)
@@ -66,7 +73,10 @@ def record(script: Script, settings: Settings, watch: Watcher) -> ScriptRun:
     trained = [one for one in session.watched if one.recorder.taken]
     if not trained:
         raise error or nothing_trained(script, ended)
-    first, *others = [finish(one, script, settings, ended, len(trained) > 1) for one in trained]
+    scales = session.scales
+    with log:  # the last steps may come over only now
+        first, *others = [finish(one, script, settings, ended, len(trained) > 1, scales) for one in trained]
+    first = replace(first, run=replace(first.run, notes=first.run.notes + log.notes))
     return ScriptRun((replace(first, audit=auditor.audit(ended=not stopped)), *others), error)
 
 
@@ -80,10 +90,35 @@ def nothing_trained(script: Script, ended: str) -> TargetError:
     )
 
 
-def finish(one: Watched, script: Script, settings: Settings, ended: str, is_one_of_several: bool) -> Recording:
-    """What was recorded of one model."""
+def finish(
+    one: Watched, script: Script, settings: Settings, ended: str, is_one_of_several: bool, scales: LossScales
+) -> Recording:
+    """What was recorded of one model. Its max_norm is what really applies to the gradients, as all norms are."""
     recording = one.recorder.recording(describe(one, script, settings, ended, is_one_of_several))
-    return replace(recording, run=replace(recording.run, notes=compiled_note(recording)))
+    run, scale = recording.run, scales.clipped_at(one)
+    notes = (*compiled_note(recording), *scaled_notes(run.max_norm, scale, scales.stepped_at(one)))
+    max_norm = None if run.max_norm is None else run.max_norm / scale
+    parameters = tuple(with_later_groups(recording.parameters, one))
+    return replace(recording, run=replace(run, max_norm=max_norm, notes=notes), parameters=parameters)
+
+
+def with_later_groups(parameters: Iterable[ParameterInfo], one: Watched) -> Iterator[ParameterInfo]:
+    """The same parameters; some may have been given to the optimizer after its first step, with `add_param_group`."""
+    now = {info.name: info for info, _ in parameters_of(one.model, one.optimizer)}
+    for info in parameters:
+        later = now.get(info.name, info)
+        is_new = later.in_optimizer and not info.in_optimizer
+        yield replace(info, in_optimizer=True, group=later.group) if is_new else info
+
+
+def scaled_notes(max_norm: float | None, clipped_at: float, stepped_at: float) -> Iterator[str]:
+    """What the script did with gradients that were still multiplied by these loss scales, if by any."""
+    norms = "; norms are given without it"
+    if clipped_at != 1:
+        at = "" if max_norm is None else f": a clip at {max_norm:g} acts as one at {max_norm / clipped_at:.3g}"
+        yield f"the script clips gradients that are still multiplied by its loss scale, {clipped_at:g}{at}{norms}"
+    if stepped_at != 1:
+        yield f"the optimizer steps on gradients that are multiplied by the loss scale, {stepped_at:g}{norms}"
 
 
 def describe(one: Watched, script: Script, settings: Settings, ended: str, is_one_of_several: bool) -> RunInfo:

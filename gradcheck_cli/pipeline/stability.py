@@ -6,6 +6,7 @@ from gradcheck_cli.clip_advice import ClipQuantile
 from gradcheck_cli.diagnose.clip.kept import keep
 from gradcheck_cli.diagnose.clip.quantiles import estimate_quantile
 from gradcheck_cli.observe.recorder import Recorder
+from gradcheck_cli.records import Recording
 
 NARROW = 0.15
 FIRST_CHECK = 50
@@ -21,14 +22,38 @@ class Stability:
 
     def __init__(self, percentile: float) -> None:
         self._percentile = percentile
+        self.reached = False
         self.text = ""
 
     def __call__(self, steps: int, recorder: Recorder) -> bool:
-        if steps < FIRST_CHECK or steps % CHECK_EVERY:
-            return False
-        quantile = estimate_quantile(keep(recorder.series).norms, self._percentile)
-        self.text = describe(quantile)
-        return half_width(quantile) <= NARROW
+        if steps >= FIRST_CHECK and not steps % CHECK_EVERY:
+            quantile = estimate_quantile(keep(recorder.series).norms, self._percentile)
+            self.text = describe(quantile)
+            self.reached = half_width(quantile) <= NARROW
+        return self.reached
+
+
+class JointStability:
+    """The same of a script: whether it is so for all models that have made a step. `text` is of the newest look."""
+
+    def __init__(self, percentile: float) -> None:
+        self._percentile = percentile
+        self._each: dict[Recorder, Stability] = {}
+        self.text = ""
+
+    def __call__(self, steps: int, recorder: Recorder) -> bool:
+        one = self._each.setdefault(recorder, Stability(self._percentile))
+        one(steps, recorder)
+        self.text = one.text or self.text
+        return all(one.reached for one in self._each.values())
+
+
+def shortfall(recording: Recording, percentile: float) -> tuple[str, ...]:
+    """What to note of a run that ended before it was stable; nothing where the interval is narrow all the same."""
+    if recording.steps < FIRST_CHECK:
+        return ("--until-stable was not reached: too few steps to tell",)
+    quantile = estimate_quantile(keep(recording.series).norms, percentile)
+    return () if half_width(quantile) <= NARROW else (f"--until-stable was not reached: {describe(quantile)}",)
 
 
 def half_width(quantile: ClipQuantile) -> float:

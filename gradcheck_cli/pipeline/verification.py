@@ -94,7 +94,7 @@ def train(start: Start, settings: Settings, trial: Trial, steps: int, watch: Wat
     def tell(progress: Progress) -> None:
         watch(replace(progress, text=f"verifying: {trial.name}"))
 
-    workload, device, described = begin(start, changed)
+    workload, device, described, changed = begin(start, changed, clip="max_norm")
     return watch_training(workload, device, changed, described, tell, max_norm=trial.max_norm)
 
 

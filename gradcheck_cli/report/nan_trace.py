@@ -8,11 +8,12 @@ from rich.text import Text
 
 from gradcheck_cli.records import Report
 from gradcheck_cli.report import trace_wording as wording
+from gradcheck_cli.report.comparison import comparison_list, old, states_of
 from gradcheck_cli.report.figures import plural
 from gradcheck_cli.report.lines import SYMBOLS, join, styled, wrap
 from gradcheck_cli.report.operations import operation_table
 from gradcheck_cli.report.origin_block import Row, block, origin_rows
-from gradcheck_cli.report.verdict import failure
+from gradcheck_cli.report.verdict import failure, since_baseline
 from gradcheck_cli.report.view import View
 from gradcheck_cli.tape import NanOrigin, NanTrace
 
@@ -28,6 +29,7 @@ def trace_sections(report: Report, trace: NanTrace, view: View) -> list[list[Tex
         operation_table(trace, view) if view.all_ops else [],
         *origin_sections(report, trace, view),
         note_list(trace.notes if trace.reproduced else (), view),
+        comparison_list(report, view),
         failure(report, view),
         closing(report, trace, view),
     ]
@@ -35,6 +37,18 @@ def trace_sections(report: Report, trace: NanTrace, view: View) -> list[list[Tex
 
 def trace_header(report: Report, trace: NanTrace, view: View) -> list[Text]:
     """The target, and on a line of its own how it was run."""
+    run = report.run
+    title = styled(view.prose(f"gradcheck {report.command}"), "title")
+    notes = [*run.notes, *(["the run was interrupted"] if run.ended == "interrupted" else [])]
+    return [
+        *wrap(join([title, styled(view.name(run.target))]), view.width, "  ", ""),
+        *wrap(styled(view.prose(describe_run(report, trace)), "quiet"), view.width, "  "),
+        *note_list(notes, view),
+    ]
+
+
+def describe_run(report: Report, trace: NanTrace) -> str:
+    """`cpu, fp32, 38 of 1000 steps, seed 0, torch 2.13.0`."""
     run = report.run
     facts = [
         run.device,
@@ -47,14 +61,7 @@ def trace_header(report: Report, trace: NanTrace, view: View) -> list[Text]:
         "no seed" if run.seed is None else f"seed {run.seed}",
         f"torch {run.versions.get('torch', '–')}",
     ]
-    title = styled(view.prose(f"gradcheck {report.command}"), "title")
-    how = styled(view.prose(", ".join(filter(None, facts))), "quiet")
-    notes = [*run.notes, *(["the run was interrupted"] if run.ended == "interrupted" else [])]
-    return [
-        *wrap(join([title, styled(view.name(run.target))]), view.width, "  ", ""),
-        *wrap(how, view.width, "  "),
-        *note_list(notes, view),
-    ]
+    return ", ".join(filter(None, facts))
 
 
 def describe_steps(report: Report, trace: NanTrace) -> str:
@@ -83,8 +90,18 @@ def describe_title(report: Report, trace: NanTrace, index: int) -> str:
     """`step 37: the gradient became NaN in backward`; one of several says so."""
     origin: NanOrigin = trace.origins[index]
     when = wording.describe_time(origin, report.run.accumulate)
-    several = f" ({index + 1} of {len(trace.origins)} independent origins)" if len(trace.origins) > 1 else ""
-    return f"{when}: {wording.describe_event(origin, trace)}{several}"
+    number = f"{index + 1} of {len(trace.origins)} independent origins" if len(trace.origins) > 1 else ""
+    remarks = ", ".join(filter(None, (number, state_of(origin, report))))
+    return f"{when}: {wording.describe_event(origin, trace)}" + (f" ({remarks})" if remarks else "")
+
+
+def state_of(origin: NanOrigin, report: Report) -> str:
+    """new, known or accepted, as its finding is; empty without a baseline."""
+    own = (origin.module or None, origin.op, origin.sink)
+    for finding in report.diagnosis.findings:
+        if (finding.layer, finding.evidence.get("op"), finding.evidence.get("sink")) == own:
+            return states_of(report).get(finding.fingerprint, "")
+    return ""
 
 
 def title(event: str, view: View) -> list[Text]:
@@ -127,7 +144,8 @@ def judge(report: Report, trace: NanTrace) -> Iterator[tuple[str, str, str]]:
     if len(trace.origins) > 1:
         number = plural(len(trace.origins), "independent origin")
         yield SYMBOLS["error"], "error", f"{number}: each spoils the step without the others, so mend them all"
-    if not trace.clean and report.exit_code == 0:
+    yield from since_baseline(report)
+    if not trace.clean and report.exit_code == 0 and not old(report):
         yield SYMBOLS["warning"], "warning", "exit code 0 all the same: --select, --ignore or --fail-on leaves this out"
 
 

@@ -33,9 +33,15 @@ def describe_event(origin: NanOrigin, trace: NanTrace) -> str:
     where = describe_place(origin)
     if trace.error:
         made = "made " if origin.phase in PLACES else ""
-        return f"torch raised an error over {NOUNS.get(origin.kind, 'a value')} {made}{where}"
+        return f"{describe_error(trace.error)} over {NOUNS.get(origin.kind, 'a value')} {made}{where}"
     became = ADJECTIVES.get(origin.sink_kind) or ADJECTIVES.get(origin.kind, "non-finite")
     return f"{describe_subject(origin.sink)} became {became} {where}"
+
+
+def describe_error(error: str) -> str:
+    """`torch raised an error`, unless it says itself who did what: `the code raised ValueError: loss is nan`."""
+    done = error.partition(":")[0].partition("(")[0]
+    return done if " raised " in done or done == "the code called sys.exit" else "torch raised an error"
 
 
 def describe_place(origin: NanOrigin) -> str:
@@ -55,12 +61,12 @@ def describe_subject(sink: str) -> str:
 def describe_unexplained(trace: NanTrace) -> str:
     """What was seen, where no origin was found."""
     if not trace.sinks:
-        seen = "torch raised an error" if trace.error else "a value was not finite"
+        seen = describe_error(trace.error) if trace.error else "a value was not finite"
     else:
         sink = trace.sinks[0]
         became = ADJECTIVES.get(sink.state.kind, "non-finite")
         subject = describe_subject(f"{sink.what} {sink.name}".strip())
-        seen = "torch raised an error" if trace.error else f"{subject} was {became}"
+        seen = describe_error(trace.error) if trace.error else f"{subject} was {became}"
     if trace.reproduced:
         return f"{seen}; where it came from could not be told"
     return f"{seen}, but not when the step was replayed"

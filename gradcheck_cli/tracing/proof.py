@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from gradcheck_cli.diagnose.nan.explanation import explain
 from gradcheck_cli.diagnose.nan.slicing import find_origin
-from gradcheck_cli.tape import NanOrigin, Tape
+from gradcheck_cli.tape import NanOrigin, Operation, Tape
 from gradcheck_cli.tracing.fault import Fault
 from gradcheck_cli.tracing.session import NO_REPAIRS, Repairs, Session, trace
 
@@ -29,7 +29,9 @@ def find_origins(fault: Fault, tape: Tape) -> list[NanOrigin]:
     """Every independent origin on the tape: repair one, look what is left, until all is finite or nothing changes."""
     origins: list[NanOrigin] = []
     repairs, rest = NO_REPAIRS, tape
-    while rest.sinks and len(repairs.operations) + len(repairs.sources) < MOST_REPAIRS:
+    for _ in range(MOST_REPAIRS):
+        if not rest.sinks:
+            break
         origin = find_origin(rest, rest.sinks[0])
         completed = complete(origin, fault, tape)
         is_new = not any(is_same_line(completed, other) for other in origins)
@@ -63,13 +65,28 @@ def with_origin(repairs: Repairs, origin: NanOrigin, tape: Tape, value: float) -
     """The repairs with one more. The derivative of a repaired result is repaired too: it would divide by the same 0."""
     if origin.operation < 0:
         return replace(repairs, sources={**repairs.sources, origin.source: value})
-    operation = tape.operations[origin.operation]
-    node = operation.forward if operation.forward >= 0 else operation.index
+    found = alike(tape.operations[origin.operation], tape)
+    nodes = (operation.forward if operation.forward >= 0 else operation.index for operation in found)
     return replace(
         repairs,
-        operations={**repairs.operations, operation.index: value},
-        derivatives={**repairs.derivatives, node: value},
+        operations={**repairs.operations, **{operation.index: value for operation in found}},
+        derivatives={**repairs.derivatives, **dict.fromkeys(nodes, value)},
     )
+
+
+def alike(operation: Operation, tape: Tape) -> list[Operation]:
+    """It, and what the same call made bad of finite values in other layers and micro-batches: one repair does for all.
+
+    Each would cost a replay of its own.
+    """
+    place = operation.frame and operation.frame.location
+    others = (one for one in tape.operations if place and one.frame and one.frame.location == place)
+    return [operation, *(one for one in others if one.name == operation.name and makes_bad(one))]
+
+
+def makes_bad(operation: Operation) -> bool:
+    """Whether it made non-finite values of finite ones."""
+    return not operation.state.finite and all(operand.state.finite for operand in operation.inputs)
 
 
 def best_trial(trials: list[Trial], tape: Tape) -> Trial:
@@ -101,8 +118,7 @@ def is_independent(origin: NanOrigin, tape: Tape) -> bool:
         return True
     if origin.operation >= len(tape.operations):
         return True  # the unrepaired step raised before it came to this
-    operation = tape.operations[origin.operation]
-    return not operation.state.finite and all(operand.state.finite for operand in operation.inputs)
+    return makes_bad(tape.operations[origin.operation])
 
 
 def owner_of(origin: NanOrigin, session: Session) -> Optimizer:

@@ -57,7 +57,7 @@ class Request:
 class Answer:
     """The tape of the first step that was not finite; without one, `failure` may say why.
 
-    `steps` were traced. `error` is what torch raised in place of a NaN.
+    `steps` were traced. `error` is what was raised in place of a NaN.
     """
 
     tape: Tape | None = None
@@ -216,7 +216,7 @@ class Replay(Session):
         tape = self._tracer.tape(step)
         if not tape.sinks and (is_numeric(error) or looks_at_bad_number(tape)):
             self._tracer.note_error(message)
-            self.answer = Answer(self._tracer.tape(step), message, steps=self.answer.steps + 1)
+            self.answer = Answer(self._tracer.tape(step), scripts.describe_failure(error), steps=self.answer.steps + 1)
         elif tape.sinks:
             self.answer = Answer(tape, steps=self.answer.steps + 1)
         else:

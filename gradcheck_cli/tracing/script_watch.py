@@ -86,8 +86,9 @@ class FaultWatch(Session):
         return self._orders.index(place) if place in self._orders else len(self._orders)
 
     def _span(self, one: Watched) -> Span | None:
-        known, recorder, series = self._known[one], one.recorder, one.recorder.series
-        bad = [step for step in range(known.finite_after, len(series)) if is_bad(series, step, known)]
+        known, recorder = self._known[one], one.recorder
+        news, first = recorder.series_from(known.finite_after), known.finite_after
+        bad = [first + i for i in range(len(news)) if is_bad(news, i, first + i in known.with_loss)]
         spoiled = spoiled_state(one.model, known.bad)
         if not bad and not spoiled:
             known.finite_after = recorder.taken
@@ -103,9 +104,9 @@ class FaultWatch(Session):
             self._known.setdefault(one, Known(bad_from_the_start(one.model)))
 
 
-def is_bad(series: Series, step: int, known: Known) -> bool:
+def is_bad(series: Series, step: int, with_loss: bool) -> bool:
     """Whether a step's loss or gradient is not finite, or its loss scale is gone: until then a skip is normal."""
-    loss = step in known.with_loss and not isfinite(series.loss[step])
+    loss = with_loss and not isfinite(series.loss[step])
     harmless = series.skipped[step] and not series.loss_scale[step] < 1
     return loss or not (harmless or isfinite(series.grad_norm[step]))
 

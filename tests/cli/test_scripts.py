@@ -104,6 +104,36 @@ def test_a_clip_is_recommended_for_it(gradcheck: Gradcheck) -> None:
     assert document["clip"]
 
 
+STEADY = """
+    import torch
+    from tiny import *
+
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-9)
+    while True:
+        optimizer.zero_grad()
+        (model(torch.ones(8, 3)).mean() * (1 + torch.rand(()) / 10)).backward()
+        optimizer.step()
+"""
+
+
+def test_one_without_an_end_is_ended_when_its_clip_is_known(gradcheck: Gradcheck, write: Write) -> None:
+    write(STEADY)
+    ended = gradcheck("recommend-clip", "train.py", "--until-stable", "-f", "json")
+    assert ended.returncode == 0, ended.stderr
+    run = json.loads(ended.stdout)["run"]
+    assert (run["ended"], run["steps"] % 25) == ("stable", 0)
+
+
+@pytest.mark.usefixtures("script")
+def test_what_takes_a_callable_is_refused_with_what_to_do_instead(gradcheck: Gradcheck) -> None:
+    refused = gradcheck("recommend-clip", "train.py", "--verify", "--verify-against", "1.0", "--", "60")
+    words = "--verify and --verify-against would train again with other clipping, and train.py is run as it is"
+    assert_refused(refused, words, "let it clip at the value and run this again", "train.py:build")
+    refused = gradcheck("nan-trace", "train.py", "--save-repro", "repro", "--", "60")
+    assert_refused(refused, "can't tell which part of train.py that is", "leave it out", "train.py:build")
+
+
 def test_ctrl_c_reports_what_there_is(start: Start, write: Write, folder: Path) -> None:
     write(SCRIPT.format(pause=600))
     ended = interrupt(start("profile", "train.py", "-f", "json", "--", "60"), folder / "here")
@@ -113,6 +143,40 @@ def test_ctrl_c_reports_what_there_is(start: Start, write: Write, folder: Path) 
     assert document["run"]["steps"] == 4
     assert left(folder) == {"finally", "exit"}
     assert_no_frame_of_ours(ended.stderr)
+
+
+LIGHTNING = """
+    import pathlib, time, torch, lightning
+    from tiny import net
+
+    class Module(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net = net()
+
+        def training_step(self, batch, index):
+            if self.global_step == 4:
+                pathlib.Path("here").touch()
+                time.sleep(600)
+            return self.net(torch.randn(4, 3)).square().mean()
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.01)
+
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    lightning.Trainer(max_epochs=9, accelerator="cpu", **quiet).fit(Module(), [0] * 9)
+"""
+
+
+def test_ctrl_c_that_lightning_makes_an_exit_of(start: Start, write: Write, folder: Path) -> None:
+    pytest.importorskip("lightning")
+    write(LIGHTNING)
+    ended = interrupt(start("profile", "train.py", "-f", "json"), folder / "here")
+    assert ended.returncode == 0, ended.stderr
+    document = json.loads(ended.stdout)
+    assert document["run"]["ended"] == "interrupted"
+    assert document["run"]["steps"] == 4
+    assert "Traceback" not in ended.stderr
 
 
 TWO = """
@@ -142,6 +206,20 @@ def test_of_several_models_each_has_its_report(gradcheck: Gradcheck, write: Writ
     assert other["series"]["loss"] != document["series"]["loss"]
     titles = [line.split()[1] for line in ended.stdout.splitlines() if line.split()[:1] == ["model"]]
     assert titles == ["policy", "value"]
+
+
+def test_a_recording_of_several_models_has_them_all(gradcheck: Gradcheck, write: Write, folder: Path) -> None:
+    write(TWO)
+    live = gradcheck("profile", "train.py", "-f", "json", "--fail-on", "warning", "--save", "run.npz")
+    shown = gradcheck("report", "run.npz", "-f", "json", "--fail-on", "warning")
+    assert json.loads(shown.stdout) == json.loads(live.stdout)
+    assert shown.returncode == live.returncode
+    advice = gradcheck("recommend-clip", "run.npz", "-f", "json")
+    documents = [json.loads(advice.stdout)]
+    documents += documents[0]["others"]
+    assert [one["run"]["model"] for one in documents] == ["policy", "value"]
+    assert [one["clip"]["steps"] for one in documents] == [60, 60]
+    assert documents[0]["series"]["grad_norm"] != documents[1]["series"]["grad_norm"]
 
 
 def test_one_that_does_not_train_is_refused(gradcheck: Gradcheck, write: Write) -> None:

@@ -1,4 +1,4 @@
-"""Entrypoints that return objects of Lightning and of transformers."""
+"""Entrypoints that return objects of Lightning; what holds for other libraries' is in test_adapters_transformers."""
 
 from __future__ import annotations
 
@@ -24,11 +24,8 @@ from gradcheck_cli.errors import TargetError
 from tests.drive.conftest import Run
 
 pytest.importorskip("lightning")
-pytest.importorskip("transformers")
-pytest.importorskip("accelerate")
 
 import lightning.pytorch as pl
-import transformers
 
 Profile = Callable[..., Run]
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore:.*LeafSpec.*")
@@ -231,12 +228,38 @@ def test_what_only_a_trainer_does_is_said(profile: Profile) -> None:
         def on_after_backward(self) -> None:
             raise AssertionError
 
-    trainer = lightning_trainer(accumulate_grad_batches=3, gradient_clip_val=0.5, precision="bf16-mixed")
-    report, _ = profile(lambda: (Hooked(), loader(), trainer))
+    report, _ = profile(lambda: (Hooked(), loader()))
     assert report.run.notes == (
-        "the Trainer is set to --accumulate 3 --clip 0.5 --precision bf16: gradcheck follows its own options only",
         "only a Trainer calls on_after_backward of the module:"
         " profile the script that trains it: gradcheck profile train.py",
+    )
+
+
+def test_the_trainers_settings_are_used_as_long_as_the_user_chooses_none(profile: Profile) -> None:
+    def build() -> Any:
+        trainer = lightning_trainer(accumulate_grad_batches=3, gradient_clip_val=0.5, precision="bf16-mixed")
+        return Classifier(), loader(), trainer
+
+    as_set, _ = profile(build, steps=4)
+    assert as_set.run.notes == ("as the Trainer is set: --accumulate 3 --clip 0.5 --precision bf16",)
+    by_hand, _ = profile(lambda: (Classifier(), loader()), steps=4, accumulate=3, clip=0.5, precision="bf16")
+    np.testing.assert_array_equal(as_set.series.loss, by_hand.series.loss)
+    np.testing.assert_array_equal(as_set.series.grad_norm_clipped, by_hand.series.grad_norm_clipped)
+    chosen, _ = profile(build, steps=4, accumulate=1, clip=0.1, given=frozenset(("accumulate", "clip")))
+    assert (chosen.run.accumulate, chosen.run.max_norm, chosen.run.precision) == (1, 0.1, "bf16")
+    assert chosen.run.notes == (
+        "as the Trainer is set: --precision bf16",
+        "in place of the Trainer's own: --accumulate 1 (it has 3), --clip 0.1 (it has 0.5)",
+    )
+
+
+def test_what_of_a_trainers_settings_gradcheck_does_not_have_is_said(profile: Profile) -> None:
+    trainer = lightning_trainer(precision="64-true", gradient_clip_val=0.5, gradient_clip_algorithm="value")
+    report, _ = profile(lambda: (Classifier(), loader(), trainer))
+    assert (report.run.precision, report.run.max_norm) == ("fp32", None)
+    assert report.run.notes == (
+        "the Trainer's precision 64-true is not used",
+        "the Trainer clips by value: gradients are not clipped here",
     )
 
 
@@ -291,71 +314,6 @@ def test_nan_trace_repeats_a_step_with_the_index_it_had(folder: Path) -> None:
     report, _ = pipeline.nan_trace("in_memory:build", Settings(steps=10))
     assert report.trace is not None
     assert [(origin.step, origin.op) for origin in report.trace.origins] == [(3, "aten::log")]
-
-
-# transformers
-
-
-def language_model() -> Any:
-    torch.manual_seed(0)
-    size = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 16, "vocab_size": 50}
-    no_dropout = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
-    return transformers.GPT2LMHeadModel(transformers.GPT2Config(**size, **no_dropout, bos_token_id=0, eos_token_id=0))
-
-
-class InOrder(transformers.Trainer):  # type: ignore[misc]
-    def _get_train_sampler(self, *args: Any) -> Any:
-        return torch.utils.data.SequentialSampler(self.train_dataset)
-
-
-def trainer_of(folder: Path, kind: Any = InOrder, **settings: Any) -> Any:
-    tokens = torch.randint(50, (24, 12), generator=torch.Generator().manual_seed(3))
-    chosen = {"per_device_train_batch_size": 4, "learning_rate": 0.01, "num_train_epochs": 2, **settings}
-    arguments = transformers.TrainingArguments(str(folder), report_to=[], use_cpu=True, optim="adamw_torch", **chosen)
-    return kind(language_model(), arguments, train_dataset=[{"input_ids": row, "labels": row} for row in tokens])
-
-
-def test_a_transformers_trainer_is_trained_as_by_hand(profile: Profile, folder: Path) -> None:
-    report, error = profile(lambda: trainer_of(folder), steps=8)
-    assert error is None
-    trainer, model, losses = trainer_of(folder), language_model(), []
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.0)
-    batches = list(trainer.get_train_dataloader())
-    for step in range(8):
-        optimizer.param_groups[0]["lr"] = 0.01 * (12 - step) / 12  # linear over two epochs of six batches
-        optimizer.zero_grad()
-        loss = model(**batches[step % 6]).loss
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    np.testing.assert_allclose(report.series.loss, losses, rtol=1e-5)
-    np.testing.assert_allclose(report.series.lr[:, 0], 0.01 * (12 - np.arange(8)) / 12)
-    assert report.run.notes == ("the Trainer is set to --clip 1: gradcheck follows its own options only",)
-
-
-def test_the_trainers_own_loss_is_used(profile: Profile, folder: Path) -> None:
-    class Doubled(InOrder):
-        def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-            labels = inputs.pop("labels")
-            return 2 * super().compute_loss(model, {**inputs, "labels": labels}, *args, **kwargs)
-
-        def training_step(self, *args: Any, **kwargs: Any) -> Any:
-            raise AssertionError
-
-    plain, _ = profile(lambda: trainer_of(folder), steps=7)
-    doubled, _ = profile(lambda: trainer_of(folder, Doubled, gradient_accumulation_steps=2, max_steps=50), steps=7)
-    assert doubled.series.loss[0] == 2 * plain.series.loss[0]
-    assert doubled.series.lr[1, 0] == pytest.approx(0.01 * 49 / 50)
-    assert doubled.run.notes[0].startswith("the Trainer is set to --accumulate 2 --clip 1:")
-    assert "training_step is not called" in doubled.run.notes[1]
-
-
-def test_a_trainer_without_data_is_refused(folder: Path) -> None:
-    trainer = trainer_of(folder)
-    trainer.train_dataset = None
-    with pytest.raises(TargetError, match="train_dataset") as caught:
-        make_workload(trainer)
-    assert "gradcheck profile train.py" in caught.value.hint
 
 
 def test_neither_library_is_loaded_for_others() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from gradcheck_cli.drive.script import ScriptStop, run
+from gradcheck_cli.drive.script import ScriptStop, describe_failure, run
 from gradcheck_cli.errors import TargetError
 from gradcheck_cli.targets import Script
 from tests.drive.conftest import assert_only_the_users_frames
@@ -119,6 +120,24 @@ def test_failure_is_an_error_with_the_users_own_frames(way: str, message: str, w
     assert "line 4, in <module>" in failure.value.details
 
 
+@pytest.mark.parametrize(
+    ("way", "failure"),
+    [
+        ("sys.exit(3)", "the code called sys.exit(3)"),
+        ("raise ValueError('loss is nan')", "the code raised ValueError: loss is nan"),
+        ("assert not 'nan'", "the code raised AssertionError: (no message)"),
+        ("import torch; torch.linalg.cholesky(torch.full((2, 2), torch.nan))", "_LinAlgError: linalg.cholesky: "),
+        ("import torch; torch.distributions.Normal(torch.tensor(torch.nan), 1)", "ValueError: Expected parameter loc"),
+        ("import json; json.loads('x')", "json raised JSONDecodeError: Expecting value"),
+    ],
+)
+def test_who_raised_what(way: str, failure: str, write: Write) -> None:
+    write("train.py", f"import sys\n{way}\n")
+    with pytest.raises(TargetError) as raised:
+        run(Script("train.py"))
+    assert describe_failure(raised.value).startswith(failure)
+
+
 def test_a_syntax_error_says_where(write: Write) -> None:
     write("train.py", "model = (\n")
     with pytest.raises(TargetError, match="SyntaxError") as failure:
@@ -130,6 +149,70 @@ def test_ctrl_c_passes(write: Write) -> None:
     write("train.py", "raise KeyboardInterrupt")
     with pytest.raises(KeyboardInterrupt):
         run(Script("train.py"))
+
+
+@pytest.mark.parametrize("code", ["0", "1"])
+def test_ctrl_c_that_becomes_an_exit_is_still_one(code: str, write: Write) -> None:
+    """Lightning does this; and Ctrl-C does afterwards what it did before."""
+    write(
+        "train.py",
+        f"""
+        import signal, sys
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            sys.exit({code})
+        """,
+    )
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run(Script("train.py"))
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_exit_after_a_ctrl_c_that_is_over_is_a_failure(write: Write) -> None:
+    write("train.py", "import sys\ntry: raise KeyboardInterrupt\nexcept KeyboardInterrupt: pass\nsys.exit(1)")
+    with pytest.raises(TargetError, match=r"sys.exit\(1\)"):
+        run(Script("train.py"))
+
+
+AT_EXIT = """
+    import atexit, pickle, sys
+
+    class Config:
+        pass
+
+    @atexit.register
+    def finish():
+        from {package}helper import word
+        main = sys.modules["__main__"]
+        print(word, type(pickle.loads(pickle.dumps(Config()))).__module__, main.Config is Config, sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("words", [["folder/train.py", "-x"], ["-m", "folder.train", "-x"]])
+def test_its_exit_handlers_find_what_they_find_under_python(words: list[str], write: Write) -> None:
+    is_module = words[0] == "-m"
+    write("folder/train.py", AT_EXIT.format(package="." if is_module else ""))
+    write("folder/helper.py", "word = 'hello'")
+    place, *arguments = words[is_module:]
+    ours = f"""
+        from gradcheck_cli.drive.script import run
+        from gradcheck_cli.targets import Script
+        import atexit, sys
+        atexit.register(lambda: print("after it"))
+        run(Script({place!r}, {tuple(arguments)!r}, {is_module}))
+        print("ended", sys.argv[1:])
+    """
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    under_python, under_us = (
+        subprocess.run([sys.executable, *command], check=True, env=environment, capture_output=True, text=True)
+        for command in (words, ["-c", textwrap.dedent(ours)])
+    )
+    assert "Error" not in under_us.stderr
+    assert under_us.stdout.splitlines() == ["ended []", *under_python.stdout.splitlines(), "after it"]
+    assert under_python.stdout == "hello __main__ True ['-x']\n"
 
 
 def test_a_stop_runs_its_finally_blocks_past_its_handlers(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:

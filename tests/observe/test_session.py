@@ -107,3 +107,47 @@ def test_nothing_stays_when_the_loop_raises(where: str) -> None:
     for handle in handles:
         handle.remove()
     assert_bare([model])
+
+
+def test_a_clip_by_a_method_of_fsdp_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own code needs a process group; what matters is that its gradients are measured before it runs."""
+
+    def clip(module: Net, max_norm: float) -> None:
+        for parameter in module.parameters():
+            assert parameter.grad is not None
+            parameter.grad.zero_()
+
+    fsdp = pytest.importorskip("torch.distributed.fsdp").FullyShardedDataParallel
+    monkeypatch.setattr(fsdp, "clip_grad_norm_", clip)
+
+    def loop(made: Made) -> Trained:
+        model = Net()
+        optimizer = sgd(model)
+        trained = Trained([model], [optimizer])
+        for x, y in batches(3):
+            optimizer.zero_grad()
+            loss = torch.nn.functional.cross_entropy(model(x), y)
+            loss.backward()  # type: ignore[no-untyped-call]
+            trained.note(0, loss)
+            fsdp.clip_grad_norm_(model, max_norm=0.25)
+            optimizer.step()
+        return trained
+
+    seen = watch(loop)
+    (recording,) = seen.recordings
+    np.testing.assert_allclose(recording.series.grad_norm, seen.trained.norms[0], rtol=1e-6)
+    np.testing.assert_array_equal(recording.series.grad_norm_clipped, 0)
+    assert seen.watched[0].recorder.max_norm == 0.25
+    assert fsdp.clip_grad_norm_ is clip
+
+
+def test_learning_rates_of_a_group_that_is_added_later() -> None:
+    def loop(made: Made) -> Trained:
+        model = Net()
+        optimizer = torch.optim.SGD(model.last.parameters(), lr=0.1)
+        train(model, optimizer, batches(3))
+        optimizer.add_param_group({"params": list(model.first.parameters()), "lr": 0.01})
+        return train(model, optimizer, batches(2))
+
+    (recording,) = watch(loop).recordings
+    np.testing.assert_array_equal(recording.series.lr, [[0.1, np.nan]] * 3 + [[0.1, 0.01]] * 2)

@@ -276,6 +276,7 @@ def test_a_script_that_looks_at_its_loss_and_ends(trace: Trace) -> None:
     report = trace(CHECKED)
     assert of(report).step == 4
     assert "sys.exit(1)" in of(report).error
+    assert "the code called sys.exit over NaN made in the forward pass" in report.diagnosis.findings[0].message
     origin = of(report).origins[0]
     assert origin.frame is not None
     assert origin.frame.code.endswith("# origin")

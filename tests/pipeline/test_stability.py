@@ -13,6 +13,7 @@ from gradcheck_cli.diagnose.clip.kept import keep
 from gradcheck_cli.diagnose.clip.quantiles import estimate_quantile
 from gradcheck_cli.pipeline.preparation import Progress
 from gradcheck_cli.records import Report, Series
+from gradcheck_cli.targets import Script
 
 SOURCE = """
 import torch
@@ -96,3 +97,69 @@ def test_as_many_steps_as_asked_for_without_it(folder: Path) -> None:
     Path("train.py").write_text(SOURCE)
     report, _ = pipeline.recommend_clip("train.py:build", Settings(steps=200))
     assert (report.run.ended, len(report.series)) == ("completed", 200)
+
+
+SCRIPT = """
+import itertools, pathlib, sys, torch
+from torch import nn
+
+steps, *spreads = map(float, sys.argv[1:])
+torch.manual_seed(0)
+models = [nn.Linear(1, 1) for _ in spreads]
+optimizers = [torch.optim.SGD(model.parameters(), lr=1e-9) for model in models]
+try:
+    for _ in itertools.count() if not steps else range(int(steps)):
+        for model, optimizer, spread in zip(models, optimizers, spreads):
+            optimizer.zero_grad()
+            model((torch.randn(16, 1) * spread).mean(0, keepdim=True).exp()).sum().backward()
+            optimizer.step()
+finally:
+    pathlib.Path("finally").touch()
+"""
+
+
+def run_script(*arguments: float, **settings: object) -> Report:
+    """The report on `train.py STEPS SPREAD...`, with a model for each spread; 0 steps never end."""
+    Path("train.py").write_text(SCRIPT)
+    asked = Settings(**{"until_stable": True, "to_the_end": True, **settings})  # type: ignore[arg-type]
+    report, error = pipeline.recommend_clip(Script("train.py", tuple(map(str, arguments))), asked)
+    assert error is None
+    assert Path("finally").exists()
+    return report
+
+
+@pytest.mark.parametrize(("spread", "percentile"), [(0.1, 95.0), (1.0, 80.0)])
+def test_a_script_ends_where_an_entrypoint_would(folder: Path, spread: float, percentile: float) -> None:
+    report = run_script(0, spread, percentile=percentile)
+    assert report.run.ended == "stable"
+    assert report.run.notes == ()
+    widths = {steps: half_width(report.series, steps, percentile) for steps in range(50, len(report.series) + 1, 25)}
+    assert [steps for steps, width in widths.items() if width <= 0.15] == [len(report.series)]
+
+
+def test_a_script_with_several_models_ends_when_all_are_known_well_enough(folder: Path) -> None:
+    narrow = len(run_script(0, 0.1).series)
+    for spreads in ((0.1, 3.2), (3.2, 0.1)):
+        report = run_script(0, *spreads)
+        (other,) = report.others
+        assert {report.run.ended, other.run.ended} == {"stable"}
+        assert narrow < len(other.series) <= len(report.series) <= len(other.series) + 1
+        ends = [len(one.series) - len(one.series) % 25 for one in (report, other)]
+        assert max(map(half_width, (report.series, other.series), ends)) <= 0.15
+
+
+def test_a_script_that_ends_before_says_how_wide_the_interval_was(folder: Path) -> None:
+    report = run_script(60, 1.6, 0.1, percentile=80.0)
+    assert report.run.ended == "completed"
+    assert len(report.run.notes) == 1
+    assert re.match(r"--until-stable was not reached: p80 \S+ ±\d\d %", report.run.notes[0])
+    assert report.others[0].run.notes == ()
+    assert run_script(20, 0.1).run.notes == ("--until-stable was not reached: too few steps to tell",)
+    assert run_script(0, 1.6, steps=60, to_the_end=False).run.notes
+
+
+def test_only_recommend_clip_ends_a_script_so(folder: Path) -> None:
+    Path("train.py").write_text(SCRIPT)
+    asked = Settings(until_stable=True, to_the_end=True, percentile=80.0)
+    report, _ = pipeline.profile(Script("train.py", ("120", "0.1")), asked)
+    assert len(report.series) == 120

@@ -11,14 +11,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from gradcheck_cli.drive.adapters.configuration import read_configuration
-from gradcheck_cli.drive.adapters.parts import PROFILE_SCRIPT, Adapted, base_of, overrides, settings_note
+from gradcheck_cli.drive.adapters.parts import PROFILE_SCRIPT, Adapted, base_of, overrides
 from gradcheck_cli.drive.adapters.schedules import Place, Schedules
 from gradcheck_cli.drive.usercode import user_code
 from gradcheck_cli.errors import TargetError
 
 PACKAGES = ("lightning", "pytorch_lightning")
 MEMBERS = ("dataloader", "datamodule", "trainer", "loss_fn", "training_step", "optimizer", "scheduler")
-PRECISIONS = {"bf16-mixed": "bf16", "16-mixed": "fp16"}
+PRECISIONS = {"32-true": "fp32", "bf16-mixed": "bf16", "16-mixed": "fp16"}
 ALONE = f"what needs a Trainer: return (module, data, trainer), or {PROFILE_SCRIPT}"
 NOT_CALLED = (
     *("on_fit_start", "on_train_start", "on_train_epoch_start", "on_train_epoch_end"),
@@ -99,7 +99,8 @@ def parts_of_fit(fit: Fit) -> Adapted:
     if "loss_fn" not in fit.given:
         parts["training_step"] = stepping(fit, place)
     waiting = [type(one.scheduler).__name__ for one in configured if one.needs_metric]
-    return Adapted({**parts, **fit.given}, (*notes_on(fit), *(f"{name} is not stepped" for name in waiting)))
+    notes = (*notes_on(fit), *(f"{name} is not stepped" for name in waiting))
+    return Adapted({**parts, **fit.given}, notes, settings_of(fit.trainer) if fit.trainer is not None else {})
 
 
 def check_automatic(module: Any) -> None:
@@ -178,10 +179,25 @@ def notes_on(fit: Fit) -> tuple[str, ...]:
     """What of the module and its trainer is not used."""
     base = base_of(fit.module, "LightningModule", *PACKAGES)
     own = [name for name in NOT_CALLED if overrides(fit.module, base, name)]
-    notes = (f"only a Trainer calls {', '.join(own)} of the module: {PROFILE_SCRIPT}",) if own else ()
-    if fit.trainer is None:
-        return notes
-    precision = PRECISIONS.get(str(fit.trainer.precision), "fp32")
-    by_norm = str(fit.trainer.gradient_clip_algorithm or "norm").endswith("norm")
-    clip = fit.trainer.gradient_clip_val if by_norm else None
-    return (*settings_note(fit.trainer.accumulate_grad_batches, clip, precision), *notes)
+    notes: tuple[str, ...] = ()
+    if own:
+        notes += (f"only a Trainer calls {', '.join(own)} of the module: {PROFILE_SCRIPT}",)
+    if fit.trainer is not None and str(fit.trainer.precision) not in PRECISIONS:
+        notes += (f"the Trainer's precision {fit.trainer.precision} is not used",)
+    if fit.trainer is not None and fit.trainer.gradient_clip_val and not clips_norm(fit.trainer):
+        notes += ("the Trainer clips by value: gradients are not clipped here",)
+    return notes
+
+
+def settings_of(trainer: Any) -> dict[str, Any]:
+    """How it is set, as `Adapted.trainer` has it."""
+    return {
+        "accumulate": trainer.accumulate_grad_batches,
+        "clip": trainer.gradient_clip_val or None if clips_norm(trainer) else None,
+        "precision": PRECISIONS.get(str(trainer.precision), "fp32"),
+    }
+
+
+def clips_norm(trainer: Any) -> bool:
+    """Whether its clipping, if any, is of the norm and not of each value."""
+    return str(trainer.gradient_clip_algorithm or "norm").endswith("norm")

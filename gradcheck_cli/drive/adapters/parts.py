@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 PROFILE_SCRIPT = "profile the script that trains it: gradcheck profile train.py"
@@ -10,10 +11,16 @@ PROFILE_SCRIPT = "profile the script that trains it: gradcheck profile train.py"
 
 @dataclass(frozen=True)
 class Adapted:
-    """What `make_workload` reads, and what the report should say of how it came about."""
+    """What `make_workload` reads, and what the report should say of how it came about.
+
+    `trainer` is how the framework's Trainer is set, by names of Settings: `accumulate`, `clip` (None: not at all),
+    `precision`. `join` is given the batches of each optimizer step before they are used, and may add to them.
+    """
 
     returned: Any
     notes: tuple[str, ...] = ()
+    trainer: Mapping[str, Any] = field(default_factory=dict)
+    join: Callable[[Sequence[Any]], list[Any]] = list
 
 
 def base_of(value: Any, name: str, *packages: str) -> type | None:
@@ -27,14 +34,3 @@ def base_of(value: Any, name: str, *packages: str) -> type | None:
 def overrides(value: Any, base: type | None, name: str) -> bool:
     """Whether the class of `value` has a method of its own in the place of `base`'s."""
     return hasattr(value, name) and getattr(type(value), name, None) is not getattr(base, name, None)
-
-
-def settings_note(accumulate: int, max_norm: float | None, precision: str) -> tuple[str, ...]:
-    """The options that would train as the framework's trainer is set to, if any differ from gradcheck's defaults."""
-    options = {
-        f"--accumulate {accumulate}": accumulate > 1,
-        f"--clip {max_norm or 0:g}": bool(max_norm),
-        f"--precision {precision}": precision in ("bf16", "fp16"),
-    }
-    needed = " ".join(option for option, differs in options.items() if differs)
-    return (f"the Trainer is set to {needed}: gradcheck follows its own options only",) if needed else ()
