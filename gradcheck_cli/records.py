@@ -18,6 +18,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:  # these are made of records
     from gradcheck_cli.audit import LoopAudit
     from gradcheck_cli.clip_advice import ClipAdvice
+    from gradcheck_cli.comparison import Comparison
     from gradcheck_cli.examination import Examination
     from gradcheck_cli.signals import Signals
     from gradcheck_cli.tape import NanTrace
@@ -314,3 +315,4 @@ class Report:
     trace: NanTrace | None = None
     clip: ClipAdvice | None = None
     others: tuple[Report, ...] = ()
+    comparison: Comparison | None = None

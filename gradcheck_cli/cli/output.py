@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,11 @@ from gradcheck_cli.config import Settings
 from gradcheck_cli.errors import OutputError
 from gradcheck_cli.records import Report
 from gradcheck_cli.report.formats import FORMATS, format_of, render
-from gradcheck_cli.report.output import check, check_directory, write
+from gradcheck_cli.report.markdown import LIMIT, render_within
+from gradcheck_cli.report.output import append, check, check_directory, size_of, write
 from gradcheck_cli.report.view import View
+
+LEAST_SUMMARY = 4096
 
 
 def check_outputs(settings: Settings) -> list[Path]:
@@ -25,6 +29,8 @@ def check_outputs(settings: Settings) -> list[Path]:
     known = [entry.name for entry in FORMATS.values() if entry.is_text]
     if settings.format not in known:
         raise OutputError(f"no such format for stdout: {settings.format}", f"choose one of {', '.join(known)}")
+    if require := FORMATS[settings.format].require:
+        require()
     for path in settings.output:
         format_of(Path(path))
         check(Path(path))
@@ -36,7 +42,7 @@ def check_text_outputs(settings: Settings) -> list[Path]:
     for path in settings.output:
         if not FORMATS[format_of(Path(path))].is_text:
             raise OutputError(
-                f"cannot write {path}: nan-trace keeps no recording", "use .json or .txt; profile --save keeps one"
+                f"cannot write {path}: nan-trace keeps no recording", "choose a text format; profile --save keeps one"
             )
     return check_outputs(settings)
 
@@ -50,8 +56,12 @@ def check_folder(folder: Path | None) -> Path | None:
 
 
 def publish(report: Report, settings: Settings, outputs: list[Path], stdout: TextIO, view: View) -> None:
-    """Write every file and print the report. Raises OutputError for the first that failed, after all the others."""
+    """Write every file, print the report, and in GitHub Actions add it to the step's summary.
+
+    Raises OutputError for the first that failed, after all the others; a summary that fails is a notice.
+    """
     with ExitStack() as stack:  # run in reverse, each even if one before it failed
+        stack.callback(summarise, report, settings, view)
         for path in reversed(outputs):
             stack.callback(save, report, settings, path, replace(view, width=100, color=False, unicode=True))
         emit(stdout, str(render(report, settings.format, view)))
@@ -62,3 +72,18 @@ def save(report: Report, settings: Settings, path: Path, view: View) -> None:
     write(path, render(report, format_of(path), view))
     if not settings.quiet:
         notify(f"wrote {path}")
+
+
+def summarise(report: Report, settings: Settings, view: View) -> None:
+    """Add the report to what GITHUB_STEP_SUMMARY names, as far as GitHub's limit for a step has room for it."""
+    path = os.environ.get("GITHUB_STEP_SUMMARY")
+    if not path or not settings.step_summary:
+        return
+    room = LIMIT - size_of(Path(path)) - 1
+    try:
+        if room < LEAST_SUMMARY:
+            raise OutputError("it is full, and GitHub takes 1 MiB a step")
+        append(Path(path), render_within(report, replace(view, unicode=True), room))
+    except OutputError as error:
+        if not settings.quiet:
+            notify(f"not in the step's summary: {error.message}")

@@ -14,6 +14,7 @@ from gradcheck_cli.report.clip_histogram import histogram
 from gradcheck_cli.report.clip_sparkline import sparkline
 from gradcheck_cli.report.clip_tables import candidate_table, layer_shares, verified_table
 from gradcheck_cli.report.clip_wording import is_norm_list
+from gradcheck_cli.report.comparison import comparison_list, states_of
 from gradcheck_cli.report.findings import finding_list, not_evaluated_list
 from gradcheck_cli.report.header import header
 from gradcheck_cli.report.lines import styled, wrap
@@ -23,7 +24,7 @@ from gradcheck_cli.report.view import View
 
 def clip_sections(report: Report, advice: ClipAdvice, view: View) -> list[list[Text]]:
     """The answer and what to paste first; then what it rests on, what else was found, and the verdict."""
-    findings = finding_list(report.diagnosis.findings, view)
+    findings = finding_list(report.diagnosis.findings, view, states_of(report))
     first = advice.verdict == "fix-first"
     return [
         header(report, view, leave_out=unknown(report)),
@@ -38,6 +39,7 @@ def clip_sections(report: Report, advice: ClipAdvice, view: View) -> list[list[T
         layer_shares(advice, view),
         details(advice, view),
         [] if first else findings,
+        comparison_list(report, view),
         not_evaluated_list(report.diagnosis.not_evaluated, view),
         remarks(advice, view),
         failure(report, view),

@@ -11,6 +11,7 @@ from gradcheck_cli.records import Report
 from gradcheck_cli.report import figures
 from gradcheck_cli.report.clip_wording import describe_need, independent, is_norm_list, rate, rate_span, sure
 from gradcheck_cli.report.lines import SYMBOLS, styled, wrap
+from gradcheck_cli.report.verdict import since_baseline
 from gradcheck_cli.report.view import View
 
 SIGNS = {
@@ -108,6 +109,8 @@ def closing(report: Report, advice: ClipAdvice, view: View) -> list[Text]:
     if report.error or report.run.ended == "failed":
         failed = f"{SYMBOLS['error']} the run failed after {figures.plural(len(report.series), 'step')}"
         lines += wrap(styled(view.prose(failed), "error"), view.width, "  ", "")
+    for sign, style, sentence in since_baseline(report):
+        lines += wrap(styled(view.prose(f"{sign} {sentence}"), style), view.width, "  ", "")
     return lines
 
 

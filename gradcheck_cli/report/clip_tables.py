@@ -15,6 +15,13 @@ from gradcheck_cli.report.view import View
 
 GAP = 2
 SHOWN_LAYERS = 8
+CANDIDATES = "what other choices would have done on these steps"
+CANDIDATE_TITLES = ("candidate", "max_norm", "clips", "shortens to")
+LAYERS = "which layers make the norm (shares of its square, medians)"
+DOMINATES = "makes most of the norm: clipping it alone would spare the others"
+LAYER_TITLES = ("layer", "all steps", "clipped steps")
+VERIFIED = "trained again from the same start (loss: mean over the last tenth of the steps)"
+VERIFIED_TITLES = ("run", "loss", "clipped", "as promised", "steps", "ended")
 
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[Text]], view: View) -> list[Text]:
@@ -47,9 +54,9 @@ def candidate_table(advice: ClipAdvice, view: View) -> list[Text]:
     """One row a candidate; what limits a replay stands below, once for all that share it."""
     if not advice.candidates:
         return []
-    title = styled("what other choices would have done on these steps", "title")
+    title = styled(CANDIDATES, "title")
     rows = [candidate_row(candidate, advice, view) for candidate in advice.candidates]
-    lines = [*wrap(title, view.width), *table(("candidate", "max_norm", "clips", "shortens to"), rows, view)]
+    lines = [*wrap(title, view.width), *table(CANDIDATE_TITLES, rows, view)]
     for note in dict.fromkeys(candidate.note for candidate in advice.candidates if candidate.note):
         names = ", ".join(candidate.name for candidate in advice.candidates if candidate.note == note)
         lines += wrap(styled(view.prose(f"{names}: {note}"), "quiet"), view.width, "    ", "  ")
@@ -82,20 +89,27 @@ def layer_shares(advice: ClipAdvice, view: View) -> list[Text]:
     """The layers with the largest shares of the squared norm, and how many more there are."""
     if not advice.layers:
         return []
-    ordered = sorted(advice.layers, key=lambda layer: -layer.share if not math.isnan(layer.share) else math.inf)
-    shown, rest = ordered[:SHOWN_LAYERS], ordered[SHOWN_LAYERS:]
+    shown, rest = split_layers(advice)
     rows = [layer_row(layer, view) for layer in shown]
-    title = styled("which layers make the norm (shares of its square, medians)", "title")
-    lines = [*wrap(title, view.width), *table(("layer", "all steps", "clipped steps"), rows, view)]
+    lines = [*wrap(styled(LAYERS, "title"), view.width), *table(LAYER_TITLES, rows, view)]
     if rest:
-        largest = rate(max(layer.share for layer in rest))
-        more = f"and {figures.plural(len(rest), 'more layer')}, the largest of them {largest}"
-        lines += wrap(styled(view.prose(more), "quiet"), view.width)
+        lines += wrap(styled(view.prose(describe_rest(rest)), "quiet"), view.width)
     if advice.dominant is not None:
         name = view.name(advice.dominant or "the root module")
-        makes = f"{name} makes most of the norm: clipping it alone would spare the others"
-        lines += wrap(styled(makes, "warning"), view.width)
+        lines += wrap(styled(f"{name} {DOMINATES}", "warning"), view.width)
     return lines
+
+
+def split_layers(advice: ClipAdvice) -> tuple[list[ClipLayer], list[ClipLayer]]:
+    """Those with the largest shares, and the others."""
+    ordered = sorted(advice.layers, key=lambda layer: -layer.share if not math.isnan(layer.share) else math.inf)
+    return ordered[:SHOWN_LAYERS], ordered[SHOWN_LAYERS:]
+
+
+def describe_rest(rest: Sequence[ClipLayer]) -> str:
+    """How many more layers there are."""
+    largest = rate(max(layer.share for layer in rest))
+    return f"and {figures.plural(len(rest), 'more layer')}, the largest of them {largest}"
 
 
 def layer_row(layer: ClipLayer, view: View) -> list[Text]:
@@ -108,9 +122,8 @@ def verified_table(advice: ClipAdvice, view: View) -> list[Text]:
     """The runs of --verify beside each other."""
     if not advice.verified:
         return []
-    title = styled("trained again from the same start (loss: mean over the last tenth of the steps)", "title")
-    titles = ("run", "loss", "clipped", "as promised", "steps", "ended")
-    return [*wrap(title, view.width), *table(titles, [verified_row(run, view) for run in advice.verified], view)]
+    rows = [verified_row(run, view) for run in advice.verified]
+    return [*wrap(styled(VERIFIED, "title"), view.width), *table(VERIFIED_TITLES, rows, view)]
 
 
 def verified_row(run: VerifiedRun, view: View) -> list[Text]:

@@ -91,12 +91,17 @@ def grid(pairs: list[tuple[str, str]], view: View) -> list[Text]:
 
 
 def notes(report: Report, view: View) -> list[Text]:
-    """How the run ended, if not as asked for, and what there is to know about it."""
-    sentences = list(report.run.notes)
-    if report.run.ended != "completed" and not report.error:
-        why = ENDED.get(report.run.ended, report.run.ended)
-        sentences.insert(0, f"the run stopped after {figures.plural(len(report.series), 'step')}: {why}")
+    """What there is to know about the run, a line or more for each sentence."""
+    sentences = ending(report)
     lines = [
         line for sentence in sentences for line in wrap(styled(view.prose(sentence)), view.width, " " * 8, "  note  ")
     ]
     return [Text(""), *lines] if lines else []
+
+
+def ending(report: Report) -> list[str]:
+    """How the run ended, if not as asked for, and the notes on it."""
+    if report.run.ended == "completed" or report.error:
+        return list(report.run.notes)
+    why = ENDED.get(report.run.ended, report.run.ended)
+    return [f"the run stopped after {figures.plural(len(report.series), 'step')}: {why}", *report.run.notes]

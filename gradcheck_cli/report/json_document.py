@@ -44,6 +44,7 @@ def document(report: Report) -> dict[str, Any]:
         "clip": clip_members(report.clip) if report.clip else None,
         "trace": trace_members(report.trace) if report.trace else None,
         "origins": [origin_members(origin) for origin in report.trace.origins] if report.trace else [],
+        "comparison": report.comparison,
         "others": [document(other) for other in report.others],
     }
 

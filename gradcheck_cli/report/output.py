@@ -26,6 +26,25 @@ def write(path: Path, content: str | bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def append(path: Path, content: str) -> None:
+    """Add text to the end of a file as UTF-8, on a line of its own. Raises OutputError when that fails."""
+    try:
+        with path.open("ab+") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
+            broken = file.read(1) not in (b"", b"\n")
+            file.write(("\n" if broken else "").encode() + content.encode("utf-8"))
+    except OSError as error:
+        raise OutputError(f"cannot write to {path}: {error.strerror or error}") from error
+
+
+def size_of(path: Path) -> int:
+    """In bytes; 0 for a file that is not there, or cannot be looked at."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
 def check_directory(path: Path) -> None:
     """Raise OutputError when a directory certainly cannot be made, or written to where there is one already."""
     target = path.resolve()

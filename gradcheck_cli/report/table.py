@@ -6,6 +6,7 @@ from rich.text import Text
 
 from gradcheck_cli.records import Report
 from gradcheck_cli.report.clip import clip_sections
+from gradcheck_cli.report.comparison import comparison_list, states_of
 from gradcheck_cli.report.depth_plot import depth_plot
 from gradcheck_cli.report.findings import finding_list, not_evaluated_list
 from gradcheck_cli.report.header import header
@@ -33,10 +34,11 @@ def choose_sections(report: Report, view: View) -> list[list[Text]]:
 
 
 def audit_sections(report: Report, view: View) -> list[list[Text]]:
-    """Header, findings and verdict."""
+    """Header, findings, what became of the baseline, and verdict."""
     return [
         header(report, view),
-        finding_list(report.diagnosis.findings, view),
+        finding_list(report.diagnosis.findings, view, states_of(report)),
+        comparison_list(report, view),
         not_evaluated_list(report.diagnosis.not_evaluated, view),
         failure(report, view),
         verdict(report, view),
@@ -44,13 +46,14 @@ def audit_sections(report: Report, view: View) -> list[list[Text]]:
 
 
 def profile_sections(report: Report, view: View) -> list[list[Text]]:
-    """Header, layers, depth plot, findings and verdict."""
+    """Header, layers, depth plot, findings, what became of the baseline, and verdict."""
     return [
         header(report, view),
         layer_table(report.layers, view),
         extremes(report.layers, view),
         depth_plot(report.layers, view),
-        finding_list(report.diagnosis.findings, view),
+        finding_list(report.diagnosis.findings, view, states_of(report)),
+        comparison_list(report, view),
         not_evaluated_list(report.diagnosis.not_evaluated, view),
         failure(report, view),
         verdict(report, view),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from rich.text import Text
 
 from gradcheck_cli.blocks import make_blocks
 from gradcheck_cli.records import Report, Severity
+from gradcheck_cli.report.comparison import judged, old
 from gradcheck_cli.report.figures import plural
 from gradcheck_cli.report.lines import SYMBOLS, styled, wrap
 from gradcheck_cli.report.view import View
@@ -27,7 +30,7 @@ def judge(report: Report) -> tuple[str, str, str]:
     """Sign, style and sentence."""
     layers, steps = plural(len(report.layers), "layer"), steps_done(report)
     faults = describe_faults(report)
-    rest = (tally(report, Severity.INFO, ending=""), skipped(report))
+    rest = (old(report), tally(report, Severity.INFO, ending=""), skipped(report))
     if report.error or report.run.ended == "failed":
         recorded = f"{faults or 'no error or warning'} up to then" if len(report.series) else "nothing was recorded"
         return SYMBOLS["error"], "error", f"the run failed after {steps}: {recorded}"
@@ -37,6 +40,9 @@ def judge(report: Report) -> tuple[str, str, str]:
         worst = "error" if tally(report, Severity.ERROR) else "warning"
         where = "the loop" if report.command == "audit" else layers
         return SYMBOLS[worst], worst, f"{faults} in {where} over {steps}" + remarks(*rest)
+    if old(report):
+        where = "the loop" if report.command == "audit" else f"{layers} over {steps}"
+        return "✓", "ok", f"nothing new in {where} since the baseline" + remarks(*rest)
     if report.command == "audit":
         return "✓", "ok", "nothing is wrong with the loop" + remarks(steps, *rest)
     reached = sum(layer.grad_rms > 0 for layer in report.layers)
@@ -45,6 +51,15 @@ def judge(report: Report) -> tuple[str, str, str]:
     through = f"all {layers}" if reached == len(report.layers) else f"{reached} of {layers}"
     verb = "reach" if flow_in_doubt(report) else "flow through"
     return "✓", "ok", f"gradients {verb} {through}" + remarks(steps, *rest)
+
+
+def since_baseline(report: Report) -> Iterator[tuple[str, str, str]]:
+    """Sign, style and sentence on what is new, for answers that say nothing of it; none without a baseline."""
+    if report.comparison is None:
+        return
+    new = ", ".join(filter(None, (tally(report, Severity.ERROR), tally(report, Severity.WARNING))))
+    sign, style = (SYMBOLS["error"], "error") if new else ("✓", "ok")
+    yield sign, style, f"{new or 'nothing new'} since the baseline" + remarks(old(report))
 
 
 def flow_in_doubt(report: Report) -> bool:
@@ -61,16 +76,17 @@ def steps_done(report: Report) -> str:
 
 
 def tally(report: Report, severity: Severity, ending: str = "s") -> str:
-    """How many findings of a severity: "2 errors"; empty for none."""
-    number = sum(finding.severity is severity for finding in report.diagnosis.findings)
-    return f"{number} {severity.value}{ending if number > 1 else ''}" if number else ""
+    """How many findings of a severity decide: "2 errors", with a baseline "2 new errors"; empty for none."""
+    number = sum(finding.severity is severity for finding in judged(report))
+    new = "new " if report.comparison else ""
+    return f"{number} {new}{severity.value}{ending if number > 1 else ''}" if number else ""
 
 
 def describe_faults(report: Report) -> str:
     """2 errors, 1 warning from 1 cause; without the causes where each finding is its own, empty for none."""
     faults = ", ".join(filter(None, [tally(report, Severity.ERROR), tally(report, Severity.WARNING)]))
-    number = sum(finding.severity is not Severity.INFO for finding in report.diagnosis.findings)
-    blocks = [block for block in make_blocks(report.diagnosis.findings) if block.severity_rank]
+    number = sum(finding.severity is not Severity.INFO for finding in judged(report))
+    blocks = [block for block in make_blocks(judged(report)) if block.severity_rank]
     causes = sum(len(block.roots) for block in blocks)
     return f"{faults} from {plural(causes, 'cause')}" if causes < number else faults
 

@@ -21,6 +21,7 @@ from gradcheck_cli.clip_advice import (
     Tail,
     VerifiedRun,
 )
+from gradcheck_cli.comparison import Comparison
 from gradcheck_cli.records import Finding, Floats, NotEvaluated, Recording, Report, RunInfo, Severity
 from tests.diagnose.recordings import make_recording
 from tests.report.reports import HOSTILE_NAMES, VERSIONS, make_report
@@ -193,6 +194,48 @@ def fix_first() -> Report:
     return make_clip_report(advice, recording=recording, findings=(finding,), exit_code=1)
 
 
+def non_finite() -> Report:
+    """A run whose gradients turned NaN: clipping would make all of them NaN."""
+    finding = Finding(
+        "GC302",
+        "nonfinite-gradient",
+        Severity.ERROR,
+        "blocks.3.mlp.weight has NaN in its gradient from step 212 on",
+        "gradcheck nan-trace says where it comes from",
+        layer="blocks.3.mlp.weight",
+        step=212,
+    )
+    norms = make_norms()
+    norms[212:] = np.nan
+    kept = norms[WARMUP:212]
+    advice = make_advice(
+        verdict="fix-first",
+        reasons=(f"GC302 nonfinite-gradient: {finding.message}",),
+        dropped={"nonfinite": STEPS - 212},
+        n=len(kept),
+        norms=kept,
+    )
+    recording = make_recording(
+        steps=STEPS, grad_norm=norms, loss=np.linspace(2.3, 1.1, STEPS), ended="nonfinite-loss", versions=VERSIONS
+    )
+    return make_clip_report(advice, recording=recording, findings=(finding,), exit_code=1)
+
+
+def baseline() -> Report:
+    """The value left the interval that the baseline promised, which is new; that there are spikes was known."""
+    found = Finding("GC403", "clip-needed", Severity.INFO, "5 of 271 steps are spikes", "clip at max_norm 0.831")
+    shifted = Finding(
+        "GC805",
+        "clip-shifted",
+        Severity.WARNING,
+        "max_norm is 0.831, outside 1.2 to 1.9, where the baseline has it",
+        "if the change is wanted, write the baseline anew",
+    )
+    report = make_clip_report(make_advice(), findings=(shifted, found), exit_code=1)
+    comparison = Comparison("gradcheck-baseline.json", new=(shifted.fingerprint,), known=(found.fingerprint,))
+    return replace(report, comparison=comparison)
+
+
 def insufficient() -> Report:
     """Thirty steps, interrupted."""
     advice = make_advice(
@@ -325,4 +368,6 @@ ADVICES: Mapping[str, Report] = {
     "clip-norm-list": norm_list(),
     "clip-verified": verified(),
     "clip-hostile": hostile(),
+    "clip-nan": non_finite(),
+    "clip-baseline": baseline(),
 }

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from gradcheck_cli.comparison import Comparison
 from gradcheck_cli.diagnose.layers import summarise
 from gradcheck_cli.diagnose.linking import link
 from gradcheck_cli.records import (
@@ -329,6 +330,44 @@ def linked_findings(layers: Sequence[str]) -> list[Finding]:
     return [vanishing, *unused, *tiny, *spike, saturated, *through_time]
 
 
+def baseline() -> Report:
+    """A run with something new, something known and something accepted, of a model that has changed."""
+    comparison = Comparison(
+        baseline="gradcheck-baseline.json",
+        new=("GC101:stages.*.*.conv", "GC306:stages.3.1.norm"),
+        known=("GC306:stages.2.1.norm",),
+        uncertain=("GC107:head",),
+        accepted={"GC103:aux": "kept for export"},
+        gone=("GC105:neck",),
+        better=("the depth slope of stages.*.*.norm is 1.2 decades flatter",),
+        renamed={"backbone.0": "stages.0", "backbone.1": "stages.1"},
+        added=tuple(f"stages.{stage}.{block}.norm" for stage in range(4) for block in range(4)),
+        removed=("neck",),
+        not_compared=("saturated shares: the baseline was written without probes",),
+    )
+    by_chance = Finding("GC107", "large-gradient", Severity.WARNING, "head is large", "clip", layer="head", step=1)
+    report, code = sick(), make_rule("GC107", "large-gradient")
+    diagnosis = Diagnosis((*report.diagnosis.findings, by_chance), report.diagnosis.not_evaluated)
+    return replace(report, diagnosis=diagnosis, rules=(*report.rules, code), comparison=comparison)
+
+
+def baseline_kept() -> Report:
+    """All that is found was there before, or is accepted: the run passes."""
+    comparison = Comparison(
+        baseline="gradcheck-baseline.json",
+        known=tuple(one.fingerprint for one in sick_findings()[1:]),
+        accepted={"GC103:aux": "kept for export"},
+    )
+    return replace(sick(), comparison=comparison, exit_code=0)
+
+
+def several() -> Report:
+    """A script that trains two models; of the second, one is broken."""
+    first, second = replace(clean(), exit_code=1), sick()
+    named = replace(first, run=replace(first.run, model="discriminator"))
+    return replace(named, others=(replace(second, run=replace(second.run, model="generator")),))
+
+
 REPORTS: Mapping[str, Report] = {
     "clean": clean(),
     "sick": sick(),
@@ -337,4 +376,7 @@ REPORTS: Mapping[str, Report] = {
     "hostile": hostile(),
     "failed": failed(),
     "linked": linked(),
+    "baseline": baseline(),
+    "baseline-kept": baseline_kept(),
+    "several": several(),
 }

@@ -22,12 +22,27 @@ VIEWS = {
     "table-ascii.txt": ("table", View(width=100, unicode=False)),
     "json": ("json", View()),
 }
+SERVICES = {
+    "md": ("markdown", View()),
+    "github.txt": ("github", View()),
+    "xml": ("junit", View()),
+    "sarif": ("sarif", View()),
+}
+SHOWN_BY_SERVICES = [
+    *("clean", "sick", "linked", "non_finite", "baseline", "baseline-kept", "folded", "hostile", "failed", "several"),
+    *("clip-needed", "clip-not-needed", "clip-fix-first", "clip-nan", "clip-baseline", "clip-groups", "clip-hostile"),
+    *("trace-clean", "trace-two-origins", "trace-backward", "trace-not-reproduced", "trace-raised", "trace-baseline"),
+    *("trace-baseline-kept", "trace-hostile"),
+]
+CASES = [
+    *[(name, suffix) for name in ALL for suffix in VIEWS],
+    *[(name, suffix) for name in SHOWN_BY_SERVICES for suffix in SERVICES],
+]
 
 
-@pytest.mark.parametrize("suffix", VIEWS)
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize(("name", "suffix"), CASES)
 def test_output_is_the_golden_file(name: str, suffix: str) -> None:
-    format_name, view = VIEWS[suffix]
+    format_name, view = (VIEWS | SERVICES)[suffix]
     rendered = render(ALL[name], format_name, view)
     assert isinstance(rendered, str)
     rendered = rendered.replace(f'"version": "{__version__}"', '"version": "VERSION"')

@@ -144,6 +144,16 @@ def test_advice_is_there_in_full_but_for_its_norms() -> None:
     assert (load(REPORTS["sick"])["clip"], load(TRACES["trace-clean"])["clip"]) == (None, None)
 
 
+def test_a_comparison_is_there_in_full_and_null_without_a_baseline() -> None:
+    document, comparison = load(REPORTS["baseline"])["comparison"], REPORTS["baseline"].comparison
+    assert comparison is not None
+    assert set(document) == {field.name for field in fields(comparison)}
+    assert document["new"] == ["GC101:stages.*.*.conv", "GC306:stages.3.1.norm"]
+    assert document["accepted"] == {"GC103:aux": "kept for export"}
+    assert document["renamed"] == {"backbone.0": "stages.0", "backbone.1": "stages.1"}
+    assert load(REPORTS["sick"])["comparison"] is None
+
+
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters())
 numpy_values = st.floats().map(np.float64) | st.integers(-9, 9).map(np.int64) | st.just(np.array([[1.0, np.nan]]))
 evidence = st.dictionaries(

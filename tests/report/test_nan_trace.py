@@ -247,6 +247,21 @@ def test_an_exception_of_torchs() -> None:
     assert row(bare, "error") == "RuntimeError: all elements of input should be between 0 and 1"
 
 
+@pytest.mark.parametrize(
+    ("error", "who"),
+    [
+        ("the code called sys.exit('stop: nan')", "the code called sys.exit"),
+        ("the code raised ValueError: loss is nan", "the code raised ValueError"),
+        ("lightning raised ValueError: nan", "lightning raised ValueError"),
+        ("RuntimeError: a hook raised NaN", "torch raised an error"),
+    ],
+)
+def test_an_error_is_told_of_who_raised_it(error: str, who: str) -> None:
+    output = show(make_trace(NanTrace(38, 37, error=error)))
+    assert f"✗ step 37: {who}; where it came from could not be told" in output
+    assert row(output, "error") == error
+
+
 def test_all_operations_with_the_place_where_it_began() -> None:
     assert "masked_fill" not in show(TRACES["trace-backward"])
     table = show(TRACES["trace-backward"], all_ops=True).partition("✗ finite values")[0]
@@ -302,7 +317,9 @@ def test_a_finding_says_what_the_origin_says() -> None:
     assert [finding.code for finding in TRACES["trace-two-origins"].diagnosis.findings] == ["GC301", "GC302"]
 
 
-@pytest.mark.parametrize("name", [name for name in TRACES if name not in ("trace-clean", "trace-skipped")])
+@pytest.mark.parametrize(
+    "name", [name for name in TRACES if name not in ("trace-clean", "trace-skipped", "trace-baseline-kept")]
+)
 def test_whatever_was_not_finite_fails_the_run(name: str) -> None:
     assert TRACES[name].exit_code == 1
     assert TRACES[name].diagnosis.findings

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from gradcheck_cli.comparison import Comparison
 from gradcheck_cli.config import Settings
 from gradcheck_cli.judgement import make_trace_report
 from gradcheck_cli.records import Location, Report
@@ -106,6 +107,21 @@ def two_origins() -> Report:
     origins = (softmax(micro_batch=2), sqrt(micro_batch=2, verified=False, samples=()))
     trace = NanTrace(38, 37, (Sink("loss", "", SCALAR_NAN, micro_batch=2),), origins, skipped=2)
     return make_trace(trace, accumulate=4, max_norm=1.0, precision="fp16", uses_scaler=True)
+
+
+def baseline() -> Report:
+    """One origin is new, the other was known."""
+    report = two_origins()
+    known, new = (one.fingerprint for one in report.diagnosis.findings)
+    return replace(report, comparison=Comparison("gradcheck-baseline.json", new=(new,), known=(known,)))
+
+
+def baseline_kept() -> Report:
+    """The origin was accepted: the run passes."""
+    report = backward()
+    (found,) = report.diagnosis.findings
+    comparison = Comparison("gradcheck-baseline.json", accepted={found.fingerprint: "only with the debug batch"})
+    return replace(report, comparison=comparison, exit_code=0)
 
 
 def data() -> Report:
@@ -236,4 +252,6 @@ TRACES: Mapping[str, Report] = {
     "trace-raised": raised(),
     "trace-optimizer": optimizer(),
     "trace-hostile": hostile(),
+    "trace-baseline": baseline(),
+    "trace-baseline-kept": baseline_kept(),
 }
