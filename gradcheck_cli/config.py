@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from gradcheck_cli.config_files import ConfigFile, find_configs
 from gradcheck_cli.config_values import (
     Kind,
+    acceptances,
     choice,
     clips,
     flag,
@@ -21,6 +22,7 @@ from gradcheck_cli.config_values import (
     severities,
     text,
     texts,
+    tolerances,
     whole_number,
 )
 from gradcheck_cli.errors import ConfigError
@@ -30,6 +32,7 @@ TRACE_STEPS = 1000
 CLIP_STEPS = 300
 STABLE_STEPS = 5000
 ADAPTIVE_CLIPS = ("zclip", "autoclip")
+TARGETS = "targets"
 
 
 def setting(default: Any, kind: Kind) -> Any:
@@ -45,8 +48,9 @@ class Settings:
     its clip rate is promised for, `max_norm` the user's own value, which it judges. `until_stable` goes on until the
     interval of that percentile is narrow, `verify` trains again with the value, `verify_against` with these, too:
     numbers, or names of ADAPTIVE_CLIPS.
-    Only a command sets the last two: `one_epoch` ends a run with the first pass over the data, if not `steps` before;
-    `to_the_end` lets a script run as long as it likes, whatever `steps` says.
+    Only a command sets the last three: `one_epoch` ends a run with the first pass over the data, if not `steps` before;
+    `to_the_end` lets a script run as long as it likes, whatever `steps` says; `given` are the names of what the user
+    chose, which no Trainer overrules.
     """
 
     steps: int = setting(50, whole_number(1))
@@ -77,47 +81,60 @@ class Settings:
     select: tuple[str, ...] = setting((), texts())
     ignore: tuple[str, ...] = setting((), texts())
     severity: Mapping[str, Severity] = field(default_factory=dict, metadata={"kind": severities()})
+    baseline: str | None = setting(None, optional(text()))
+    write_baseline: str | None = setting(None, optional(text()))
+    accept: tuple[tuple[str, str], ...] = setting((), acceptances())
+    tolerances: Mapping[str, float] = field(default_factory=dict, metadata={"kind": tolerances()})
     fail_on: str = setting("error", choice("error", "warning", "never"))
     format: str = setting("table", text())
     output: tuple[str, ...] = setting((), paths())
+    log: tuple[str, ...] = setting((), paths("loggers"))
+    step_summary: bool = setting(True, flag())
     quiet: bool = setting(False, flag())
     one_epoch: bool = False
     to_the_end: bool = False
+    given: frozenset[str] = field(default=frozenset(), compare=False)
 
 
 KINDS: dict[str, Kind] = {entry.name: entry.metadata["kind"] for entry in fields(Settings) if entry.metadata}
 
 
-def load_script_settings(flags: Mapping[str, Any], config: Path | None = None) -> Settings:
+Values = Mapping[str, Any]
+NONE: Values = {}
+
+
+def load_script_settings(flags: Values, config: Path | None = None, own: Values = NONE) -> Settings:
     """As `load_settings`; where nothing gives `steps`, the script decides when it ends."""
-    values = read_values(flags, config)
+    values = read_values(flags, config, own)
     return Settings(**values, to_the_end="steps" not in values)
 
 
-def load_settings(flags: Mapping[str, Any], config: Path | None = None) -> Settings:
-    """Settings from the flags that were given, the configuration files, and defaults.
+def load_settings(flags: Values, config: Path | None = None, own: Values = NONE) -> Settings:
+    """Settings from the flags that were given, the target's `own`, the configuration files, and defaults.
 
     `config` names the only file to read; without it those of the working directory are: gradcheck.yaml, and below
     it pyproject.toml. Raises ConfigError for a file that cannot be read, and for a key or value that is not known,
     with its line.
     """
-    return Settings(**read_values(flags, config))
+    return Settings(**read_values(flags, config, own))
 
 
-def load_trace_settings(flags: Mapping[str, Any], config: Path | None = None) -> Settings:
+def load_trace_settings(flags: Values, config: Path | None = None, own: Values = NONE) -> Settings:
     """As `load_settings`; where nothing gives `steps`, TRACE_STEPS or one epoch, whichever is shorter."""
-    values = read_values(flags, config)
+    values = read_values(flags, config, own)
     limits: dict[str, Any] = {} if "steps" in values else {"steps": TRACE_STEPS, "one_epoch": True}
     return Settings(**values, **limits)
 
 
-def load_clip_settings(flags: Mapping[str, Any], config: Path | None = None, of_script: bool = False) -> Settings:
+def load_clip_settings(
+    flags: Values, config: Path | None = None, own: Values = NONE, of_script: bool = False
+) -> Settings:
     """As `load_settings`, for a run that is never clipped and ends with the first non-finite loss.
 
     A `clip` becomes the `max_norm` to judge where nothing gives that, and `verify_against` implies `verify`. Where
     nothing gives `steps`, CLIP_STEPS, with `until_stable` at most STABLE_STEPS, of a script until it ends.
     """
-    values = read_values(flags, config)
+    values = read_values(flags, config, own)
     given = Settings(**{"steps": STABLE_STEPS if values.get("until_stable") else CLIP_STEPS, **values})
     return replace(
         given,
@@ -126,31 +143,43 @@ def load_clip_settings(flags: Mapping[str, Any], config: Path | None = None, of_
         to_the_end=of_script and "steps" not in values,
         keep_going=False,
         verify=given.verify or bool(given.verify_against),
+        given=given.given | ({"max_norm"} if given.clip else set()),
     )
 
 
-def read_values(flags: Mapping[str, Any], config: Path | None) -> dict[str, Any]:
-    """What the flags and the configuration files give, by the names of Settings; raises what `load_settings` does."""
+def read_values(flags: Values, config: Path | None, own: Values) -> dict[str, Any]:
+    """What all of them give, by the names of Settings; what is given by several is the flags', or else the target's."""
+    flags = {name: check(name, value, f"--{name.replace('_', '-')}") for name, value in flags.items()}
     values: dict[str, Any] = {}
     for file in find_configs(config):
         values.update(check_all(file))
-    checked = {name: check(name, value, f"--{name.replace('_', '-')}") for name, value in flags.items()}
-    if "set" in checked:
-        checked["set"] = {**values.get("set", {}), **checked["set"]}
-    return {**values, **checked}
+    for layer in (own, flags):
+        values |= {**layer, "set": {**values.get("set", {}), **layer.get("set", {})}}
+    return {**values, "given": frozenset(values)}
 
 
 def check_all(file: ConfigFile) -> dict[str, Any]:
     """The values by the names of Settings; raises ConfigError with the line of a key that does not fit."""
+    general = {key: value for key, value in file.values.items() if key != TARGETS}
+    return check_values(file, general, (), (TARGETS,))
+
+
+def check_values(file: ConfigFile, values: Values, path: Sequence[str], also: Sequence[str]) -> dict[str, Any]:
+    """As `check_all`, of the values below a path of keys; `also` are keys that may stand beside them."""
     checked = {}
-    for key, value in file.values.items():
-        name = str(key).replace("-", "_")
+    for key, value in values.items():
+        name, where = str(key).replace("-", "_"), file.where(*path, key)
+        words = ".".join([*path, str(key)])
         if name not in KINDS:
-            close = difflib.get_close_matches(name, KINDS, 1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(KINDS)}"
-            raise ConfigError(f"{file.where(key)}: unknown key {key!r}", hint)
-        checked[name] = check(name, value, f"{file.where(key)}: {key}")
+            raise ConfigError(f"{where}: unknown key {words!r}", suggest(name, [*KINDS, *also]))
+        checked[name] = check(name, value, f"{where}: {words}")
     return checked
+
+
+def suggest(name: str, known: Sequence[str]) -> str:
+    """The known name that is meant, if one is like it, or all."""
+    close = difflib.get_close_matches(name, known, 1)
+    return f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
 
 
 def check(name: str, value: Any, where: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,15 +23,16 @@ TABLE = "tool.gradcheck"
 
 @dataclass(frozen=True)
 class ConfigFile:
-    """What a file sets: values by key, and the line of each key that one was found for."""
+    """What a file sets: values by key, and the line of each key that one was found for, a.b for a key b below a."""
 
     path: Path
     values: Mapping[Any, Any]
-    lines: Mapping[Any, int]
+    lines: Mapping[str, int]
 
-    def where(self, key: Any) -> str:
-        """gradcheck.yaml:3, or the file alone."""
-        return f"{self.path}:{self.lines[key]}" if key in self.lines else str(self.path)
+    def where(self, *keys: Any) -> str:
+        """gradcheck.yaml:3, with the line of the innermost key that has one, or the file alone."""
+        names = [".".join(map(str, keys[:depth])) for depth in range(len(keys), 0, -1)]
+        return next((f"{self.path}:{self.lines[name]}" for name in names if name in self.lines), str(self.path))
 
 
 class Loader(yaml.SafeLoader):
@@ -73,8 +74,15 @@ def read_yaml(path: Path) -> ConfigFile:
         return ConfigFile(path, {}, {})
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected keys and values, found {type(values).__name__}", "write `steps: 100`, say")
-    keys = [key for key, _ in root.value] if isinstance(root, yaml.MappingNode) else []
-    return ConfigFile(path, values, {key.value: key.start_mark.line + 1 for key in keys})
+    return ConfigFile(path, values, dict(lines_below(root)))
+
+
+def lines_below(node: yaml.Node | None, prefix: str = "") -> Iterator[tuple[str, int]]:
+    """Every key of a YAML mapping and of those in it, with its line."""
+    for key, value in node.value if isinstance(node, yaml.MappingNode) else []:
+        name = f"{prefix}{key.value}"
+        yield name, key.start_mark.line + 1
+        yield from lines_below(value, f"{name}.")
 
 
 def read_toml(path: Path, required: bool = False) -> ConfigFile:
@@ -97,11 +105,11 @@ def lines_in_table(source: str) -> dict[str, int]:
     table = ""
     for number, line in enumerate(source.splitlines(), start=1):
         if header := re.match(r"\s*\[+\s*([^\]]*?)\s*\]", line):
-            table = header[1]
+            table = header[1].replace('"', "").replace("'", "")
             if table.startswith(f"{TABLE}."):
                 lines.setdefault(table.removeprefix(f"{TABLE}."), number)
-        elif table == TABLE and (key := re.match(r"""\s*["']?([\w-]+)["']?\s*[=.]""", line)):
-            lines.setdefault(key[1], number)
+        elif f"{table}.".startswith(f"{TABLE}.") and (key := re.match(r"""\s*["']?([\w-]+)["']?\s*[=.]""", line)):
+            lines.setdefault(f"{table}.{key[1]}".removeprefix(f"{TABLE}."), number)
     return lines
 
 

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any
 
+from gradcheck_cli.baseline import Tolerances
 from gradcheck_cli.records import Severity
+
+ONE_OR_MORE: Mapping[str, Any] = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
 
 
 @dataclass(frozen=True)
 class Kind:
     """`read` gives a value in its own type, or raises ValueError, TypeError or OverflowError.
 
-    `words` names what it expects.
+    `words` names what it expects, `schema` is that as JSON Schema.
     """
 
     words: str
     read: Callable[[Any], Any]
+    schema: Mapping[str, Any] = field(default_factory=dict)
 
 
 def whole_number(minimum: int, maximum: int | None = None) -> Kind:
@@ -31,7 +35,8 @@ def whole_number(minimum: int, maximum: int | None = None) -> Kind:
             raise ValueError
         return int(value)
 
-    return Kind(f"a whole number of at least {minimum}" + (f" and at most {maximum}" if maximum else ""), read)
+    schema = {"type": "integer", "minimum": minimum} | ({"maximum": maximum} if maximum else {})
+    return Kind(f"a whole number of at least {minimum}" + (f" and at most {maximum}" if maximum else ""), read, schema)
 
 
 def number(above: float, below: float = math.inf) -> Kind:
@@ -42,7 +47,8 @@ def number(above: float, below: float = math.inf) -> Kind:
             raise ValueError
         return float(value)
 
-    return Kind(f"a number above {above:g}" + (f" and below {below:g}" if below < math.inf else ""), read)
+    schema = {"type": "number", "exclusiveMinimum": above} | ({"exclusiveMaximum": below} if below < math.inf else {})
+    return Kind(f"a number above {above:g}" + (f" and below {below:g}" if below < math.inf else ""), read, schema)
 
 
 def text() -> Kind:
@@ -53,7 +59,7 @@ def text() -> Kind:
             raise TypeError
         return value
 
-    return Kind("a text", read)
+    return Kind("a text", read, {"type": "string"})
 
 
 def choice(*known: str) -> Kind:
@@ -64,7 +70,7 @@ def choice(*known: str) -> Kind:
             raise ValueError
         return str(value)
 
-    return Kind("one of " + ", ".join(known), read)
+    return Kind("one of " + ", ".join(known), read, {"enum": list(known)})
 
 
 def flag() -> Kind:
@@ -75,7 +81,7 @@ def flag() -> Kind:
             raise TypeError
         return value
 
-    return Kind("true or false", read)
+    return Kind("true or false", read, {"type": "boolean"})
 
 
 def texts() -> Kind:
@@ -87,11 +93,11 @@ def texts() -> Kind:
             raise TypeError
         return tuple(part.strip() for item in items for part in item.split(",") if part.strip())
 
-    return Kind("a list of texts", read)
+    return Kind("a list of texts", read, ONE_OR_MORE)
 
 
-def paths() -> Kind:
-    """A list of paths; a single string is one path, whatever is in it."""
+def paths(what: str = "paths") -> Kind:
+    """A list of paths, or what else has commas; a single string is one, whatever is in it."""
 
     def read(value: Any) -> tuple[str, ...]:
         items = [value] if isinstance(value, str) else list(value)
@@ -99,7 +105,7 @@ def paths() -> Kind:
             raise TypeError
         return tuple(items)
 
-    return Kind("a list of paths", read)
+    return Kind(f"a list of {what}", read, ONE_OR_MORE)
 
 
 def clips(*names: str) -> Kind:
@@ -112,7 +118,8 @@ def clips(*names: str) -> Kind:
         items = value if isinstance(value, (list, tuple)) else [value]
         return tuple(map(check, texts().read([item if isinstance(item, str) else f"{item!r}" for item in items])))
 
-    return Kind(f"numbers above 0 or {' or '.join(names)}", read)
+    one = {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string"}]}
+    return Kind(f"numbers above 0 or {' or '.join(names)}", read, {"anyOf": [one, {"type": "array", "items": one}]})
 
 
 def mapping() -> Kind:
@@ -123,7 +130,7 @@ def mapping() -> Kind:
             raise TypeError
         return {str(name): item for name, item in value.items()}
 
-    return Kind("names with values", read)
+    return Kind("names with values", read, {"type": "object"})
 
 
 def severities() -> Kind:
@@ -132,9 +139,41 @@ def severities() -> Kind:
     def read(value: Any) -> dict[str, Severity]:
         return {name: Severity(item) for name, item in mapping().read(value).items()}
 
-    return Kind("codes with error, warning or info", read)
+    levels = {"enum": [severity.value for severity in Severity]}
+    return Kind("codes with error, warning or info", read, {"type": "object", "additionalProperties": levels})
+
+
+def acceptances() -> Kind:
+    """CODE=REASON or CODE:LAYER=REASON, one or more: what is accepted, and why."""
+
+    def split(text: str) -> tuple[str, str]:
+        wanted, _, reason = (part.strip() for part in text.partition("="))
+        if not (wanted and reason):
+            raise ValueError
+        return wanted, reason
+
+    def read(value: Any) -> tuple[tuple[str, str], ...]:
+        return tuple(map(split, paths().read(value)))
+
+    return Kind('CODE[:LAYER]=REASON, say GC103:head="kept for export"', read, ONE_OR_MORE)
+
+
+def tolerances() -> Kind:
+    """Names of measures, and how far each may move."""
+    known = [entry.name for entry in fields(Tolerances)]
+
+    def read(value: Any) -> dict[str, float]:
+        given = {name.replace("-", "_"): number(above=0).read(item) for name, item in mapping().read(value).items()}
+        if not given.keys() <= set(known):
+            raise ValueError
+        return given
+
+    one = number(above=0)
+    schema = {"type": "object", "properties": dict.fromkeys(known, one.schema), "additionalProperties": False}
+    return Kind(f"{', '.join(known[:-1])} or {known[-1]} with {one.words}", read, schema)
 
 
 def optional(kind: Kind) -> Kind:
     """The same, or None."""
-    return Kind(kind.words, lambda value: None if value is None else kind.read(value))
+    schema = {"anyOf": [kind.schema, {"type": "null"}]}
+    return Kind(kind.words, lambda value: None if value is None else kind.read(value), schema)

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from gradcheck_cli.cli import audit, nan_trace, profile, recommend_clip, report, rules
+from gradcheck_cli.cli import audit, doctor, init, nan_trace, profile, recommend_clip, report, rules, schema
 from gradcheck_cli.errors import GradcheckError
 
 
@@ -37,6 +37,9 @@ app.command("nan-trace")(nan_trace.nan_trace)
 app.command("audit")(audit.audit)
 app.command("report")(report.report)
 app.command("rules")(rules.rules)
+app.command("init")(init.init)
+app.command("schema")(schema.schema)
+app.command("doctor")(doctor.doctor)
 
 
 def print_version(wanted: bool) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import typer
 
+from gradcheck_cli.cli import gate_options as g
 from gradcheck_cli.cli import options as o
+from gradcheck_cli.cli.format_options import Format, Output, StepSummary
+from gradcheck_cli.cli.log_options import Log
 
 
 def audit(
@@ -14,10 +17,15 @@ def audit(
     steps: o.ScriptSteps = None,
     select: o.Select = None,
     ignore: o.Ignore = None,
+    baseline: g.Baseline = None,
+    accept: g.Accept = None,
     fail_on: o.FailOn = None,
     config: o.Config = None,
-    format_: o.Format = None,
-    output: o.Output = None,
+    format_: Format = None,
+    output: Output = None,
+    log: Log = None,
+    step_summary: StepSummary = None,
+    write_baseline: g.WriteBaseline = None,
     quiet: o.Quiet = None,
 ) -> None:
     """Run a training script as it is, and say what is wrong with the order of its loop's calls."""
@@ -26,19 +34,22 @@ def audit(
     from gradcheck_cli.cli.output import check_outputs, publish
     from gradcheck_cli.cli.streams import reserve_stdout
     from gradcheck_cli.config import load_script_settings
+    from gradcheck_cli.config_targets import find_script
     from gradcheck_cli.report.view import View
-    from gradcheck_cli.targets import read_script
 
-    what = read_script(script, module, arguments)
-    settings = load_script_settings(flags, config)
+    what, own = find_script(script, module, arguments, config)
+    settings = load_script_settings(flags, config, own)
     outputs = check_outputs(settings)
+    gate = g.prepare_gate("audit", settings)
     stdout = reserve_stdout()
     from gradcheck_cli import pipeline
 
     with progress_bar(settings.quiet) as watch:
         report, error = pipeline.audit(what, settings, watch)
+    report = gate.judge(report)
     try:
         publish(report, settings, outputs, stdout, View.of(stdout))
+        g.keep(gate, report, settings)
     finally:
         if error:
             show_error(error)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import typer
 
+from gradcheck_cli.cli import gate_options as g
 from gradcheck_cli.cli import options as o
+from gradcheck_cli.cli.format_options import Format, StepSummary, TextOutput
 
 
 def nan_trace(
@@ -25,12 +27,16 @@ def nan_trace(
     eager: o.Eager = None,
     select: o.Select = None,
     ignore: o.Ignore = None,
+    baseline: g.Baseline = None,
+    accept: g.Accept = None,
     fail_on: o.FailOn = None,
     config: o.Config = None,
-    format_: o.Format = None,
-    output: o.TextOutput = None,
+    format_: Format = None,
+    output: TextOutput = None,
     all_ops: o.AllOps = False,
     save_repro: o.SaveRepro = None,
+    step_summary: StepSummary = None,
+    write_baseline: g.WriteBaseline = None,
     quiet: o.Quiet = None,
 ) -> None:
     """Train until something turns NaN or Inf, then say which operation on which line made it, and prove it."""
@@ -39,20 +45,24 @@ def nan_trace(
     from gradcheck_cli.cli.output import check_folder, check_text_outputs, publish
     from gradcheck_cli.cli.streams import reserve_stdout
     from gradcheck_cli.config import load_trace_settings
+    from gradcheck_cli.config_targets import find_target
     from gradcheck_cli.report.view import View
-    from gradcheck_cli.targets import check_flags, read_target
+    from gradcheck_cli.targets import check_flags
 
-    what = read_target(target, module, arguments)
+    what, own = find_target(target, module, arguments, config)
     check_flags(what, flags)
-    settings = load_trace_settings(flags, config)
+    settings = load_trace_settings(flags, config, own)
     outputs, folder = check_text_outputs(settings), check_folder(save_repro)
+    gate = g.prepare_gate("nan-trace", settings)
     stdout = reserve_stdout()
     from gradcheck_cli import pipeline
 
     with progress_bar(settings.quiet) as watch:
         report, error = pipeline.nan_trace(what, settings, watch, save_repro=folder)
+    report = gate.judge(report)
     try:
         publish(report, settings, outputs, stdout, View.of(stdout, all_ops=all_ops))
+        g.keep(gate, report, settings)
     finally:
         if error:
             show_error(error)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from gradcheck_cli.cli.assignments import read_assignments
+from gradcheck_cli.cli.completion import complete_name
 
 RUN, MEASURE, JUDGE, OUTPUT = "What to run", "What to measure", "What to report", "Where to"
 NO_SETTINGS = ("target", "script", "arguments", "module", "run", "norms", "config", "all_ops", "save_repro")
@@ -17,7 +18,9 @@ SHOWN = ("all_layers", "depth", "depth_plot")
 Target = Annotated[
     str | None,
     typer.Argument(
-        help="path/to/file.py:callable or package.module:callable; or a script, train.py.", show_default=False
+        help="path/to/file.py:callable or package.module:callable; a script, train.py; or a name in the configuration.",
+        show_default=False,
+        autocompletion=complete_name,
     ),
 ]
 ScriptPath = Annotated[str | None, typer.Argument(help="A script, train.py.", show_default=False)]
@@ -47,6 +50,7 @@ ClipTarget = Annotated[
     typer.Argument(
         help="path/to/file.py:callable or package.module:callable; a script, train.py; or a recording, run.npz.",
         show_default=False,
+        autocompletion=complete_name,
     ),
 ]
 ClipSteps = Annotated[
@@ -174,25 +178,19 @@ Config = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Instead of gradcheck.yaml or pyproject.toml.", rich_help_panel=JUDGE),
 ]
-Format = Annotated[
-    str | None,
-    typer.Option("-f", "--format", help="table or json, on stdout. (default table)", rich_help_panel=OUTPUT),
-]
-Output = Annotated[
-    list[str] | None,
-    typer.Option(
-        "-o", "--output", metavar="PATH", help="Also to this .json, .txt or .npz file.", rich_help_panel=OUTPUT
-    ),
-]
-TextOutput = Annotated[
-    list[str] | None,
-    typer.Option("-o", "--output", metavar="PATH", help="Also to this .json or .txt file.", rich_help_panel=OUTPUT),
-]
 Save = Annotated[
     str | None,
     typer.Option(metavar="RUN.npz", help="Keep the recording, for `gradcheck report`.", rich_help_panel=OUTPUT),
 ]
-AllLayers = Annotated[bool, typer.Option("--all", help="Fold no layers.", rich_help_panel=OUTPUT, show_default=False)]
+AllLayers = Annotated[
+    bool,
+    typer.Option(
+        "--all",
+        help="Fold no layers; without a TARGET: all that the configuration names.",
+        rich_help_panel=OUTPUT,
+        show_default=False,
+    ),
+]
 Depth = Annotated[
     int | None, typer.Option(min=1, help="Join layers by so many parts of their names.", rich_help_panel=OUTPUT)
 ]

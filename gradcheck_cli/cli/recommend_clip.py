@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from gradcheck_cli.cli import gate_options as g
 from gradcheck_cli.cli import options as o
+from gradcheck_cli.cli.format_options import Format, Output, StepSummary
+from gradcheck_cli.cli.log_options import Log
 from gradcheck_cli.errors import ConfigError, GradcheckError
 
 if TYPE_CHECKING:
@@ -32,6 +35,7 @@ RUNNING = (
     "eager",
     "verify",
     "verify_against",
+    "log",
 )
 
 
@@ -59,11 +63,16 @@ def recommend_clip(
     verify_against: o.VerifyAgainst = None,
     select: o.Select = None,
     ignore: o.Ignore = None,
+    baseline: g.Baseline = None,
+    accept: g.Accept = None,
     fail_on: o.FailOn = None,
     config: o.Config = None,
-    format_: o.Format = None,
-    output: o.Output = None,
+    format_: Format = None,
+    output: Output = None,
+    log: Log = None,
     save: o.Save = None,
+    step_summary: StepSummary = None,
+    write_baseline: g.WriteBaseline = None,
     quiet: o.Quiet = None,
 ) -> None:
     """Train without clipping, then say whether this run needs it, at which max_norm, and how sure that is."""
@@ -72,18 +81,24 @@ def recommend_clip(
     from gradcheck_cli.cli.output import check_outputs, publish
     from gradcheck_cli.cli.streams import reserve_stdout
     from gradcheck_cli.config import load_clip_settings
+    from gradcheck_cli.config_targets import find_target
     from gradcheck_cli.report.view import View
-    from gradcheck_cli.targets import Script, check_flags, read_target
+    from gradcheck_cli.targets import Script, check_flags, check_verify
 
     check_source(target or module, norms, flags)
-    what = target if norms or is_recording(target) else read_target(target, module, arguments)
-    check_flags(what or "", flags, ("until_stable", "verify", "verify_against"))
-    settings = load_clip_settings(flags, config, isinstance(what, Script))
+    nothing_to_run = bool(norms) or is_recording(target)
+    what, own = (target, {}) if nothing_to_run else find_target(target, module, arguments, config)
+    check_verify(what, flags)
+    check_flags(what or "", flags)
+    settings = load_clip_settings(flags, config, own, of_script=isinstance(what, Script))
     outputs = check_outputs(settings)
+    gate = g.prepare_gate("recommend-clip", settings)
     stdout = reserve_stdout()
     report, error = judge(what, norms, settings)
+    report = gate.judge(report)
     try:
         publish(report, settings, outputs, stdout, View.of(stdout))
+        g.keep(gate, report, settings)
     finally:
         if error:
             show_error(error)
@@ -112,9 +127,9 @@ def is_recording(target: str | None) -> bool:
 def judge(target: str | Script | None, norms: Path | None, settings: Settings) -> tuple[Report, GradcheckError | None]:
     """The report on a recording, on norms from a file, or on a run, for which alone torch is loaded."""
     if norms or (isinstance(target, str) and is_recording(target)):
-        from gradcheck_cli.judgement import make_clip_report
+        from gradcheck_cli.judgement import join_reports, make_clip_report
 
-        return make_clip_report(read(str(target), norms), settings), None
+        return join_reports([make_clip_report(one, settings) for one in read(str(target), norms)]), None
     from gradcheck_cli import pipeline
     from gradcheck_cli.cli.messages import progress_bar
 
@@ -122,16 +137,18 @@ def judge(target: str | Script | None, norms: Path | None, settings: Settings) -
         return pipeline.recommend_clip(target or "", settings, watch)
 
 
-def read(target: str | None, norms: Path | None) -> Recording:
-    """The recording to judge; where its run was clipped, its notes say so."""
-    from dataclasses import replace
-
+def read(target: str | None, norms: Path | None) -> list[Recording]:
+    """The recordings to judge, one for each model."""
     from gradcheck_cli import archive
     from gradcheck_cli.norm_list import load_norms
 
-    if norms:
-        return load_norms(norms)
-    recording = archive.load(Path(target or ""))
+    return [load_norms(norms)] if norms else [noting_clips(one) for one in archive.load_all(Path(target or ""))]
+
+
+def noting_clips(recording: Recording) -> Recording:
+    """The recording; where its run was clipped, its notes say so."""
+    from dataclasses import replace
+
     series = recording.series
     if not (series.grad_norm_clipped < series.grad_norm * (1 - ROUNDING)).any():
         return recording
