@@ -1,4 +1,4 @@
-"""Take the screenshots of the HTML report that the documentation shows.
+"""Take the screenshots of the HTML report and of a terminal that the documentation shows.
 
     pip install 'gradcheck_cli[report]' playwright
     python docs/take_screenshots.py
@@ -8,6 +8,8 @@ A Chromium is taken from the system (the first of `chromium`, `chromium-browser`
 
 from __future__ import annotations
 
+import os
+import pty
 import shutil
 import subprocess
 import sys
@@ -17,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import sync_playwright
+from rich.console import Console
+from rich.text import Text
 
 ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "images"
@@ -62,10 +66,29 @@ def take(browser: Any, shot: Shot, report: Path) -> Path:
     return image
 
 
+def take_terminal(name: str, *command: str, columns: int = 110) -> Path:
+    """What a command prints in a terminal, in its colours, as an SVG."""
+    output: list[bytes] = []
+
+    def read(terminal: int) -> bytes:
+        output.append(os.read(terminal, 1 << 16))
+        return output[-1]
+
+    os.environ |= {"COLUMNS": str(columns), "TERM": "xterm-256color"}
+    pty.spawn([sys.executable, "-m", "gradcheck_cli", *command, "-q"], read)
+    console = Console(record=True, width=columns, file=open(os.devnull, "w"))  # noqa: SIM115
+    console.print(Text.from_ansi(b"".join(output).decode().replace("\r\n", "\n")))
+    image = IMAGES / f"{name}.svg"
+    image.write_text(console.export_svg(title=f"gradcheck {' '.join(command)}"))
+    return image
+
+
 def main() -> None:
     """All of them."""
+    os.chdir(ROOT)
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     IMAGES.mkdir(exist_ok=True)
+    take_terminal("terminal", "profile", "sample_models/deep_sigmoid_mlp.py:build")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as started:
         browser = started.chromium.launch(executable_path=chromium, args=ARGUMENTS)
         for shot in SHOTS:

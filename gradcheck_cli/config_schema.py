@@ -9,7 +9,10 @@ from typing import Any
 from gradcheck_cli.config import KINDS, TARGETS, Settings
 from gradcheck_cli.records import Severity
 
-WITHOUT_FLAG = {"severity": "How severe a rule's findings are, by its code: {GC204: error}"}
+WITHOUT_FLAG = {
+    "severity": "How severe a rule's findings are, by its code: {GC204: error}",
+    "tolerances": "How far a measure may move from a baseline: {gradient: 0.5}",
+}
 HYPHENATED: dict[str, dict[str, str]] = {"^[a-z]+(-[a-z]+)+$": {}}
 """max-norm is read as max_norm; editors offer the latter."""
 DRAFT = "https://json-schema.org/draft/2020-12/schema"

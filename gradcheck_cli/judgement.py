@@ -30,7 +30,7 @@ from gradcheck_cli.records import (
     Severity,
 )
 from gradcheck_cli.report.trace_wording import describe_event, describe_unexplained
-from gradcheck_cli.tape import NanOrigin, NanTrace
+from gradcheck_cli.tape import NanOrigin, NanTrace, name_plainly
 
 BY_SINK = {"loss": "GC301", "gradient": "GC302", "parameter": "GC303", "buffer": "GC303", "error": "GC301"}
 BY_SOURCE = {"data": "GC304", "parameter": "GC303", "buffer": "GC303"}
@@ -79,6 +79,12 @@ def make_audit_report(recording: Recording, settings: Settings, error: Gradcheck
     return replace(report, layers=())
 
 
+def join_reports(reports: Sequence[Report]) -> Report:
+    """Reports on the models of one run as one: the first, which holds the others; the exit code is the worst."""
+    first, *others = reports
+    return replace(first, others=tuple(others), exit_code=max(report.exit_code for report in reports))
+
+
 def clip_settings(settings: Settings) -> ClipSettings:
     """What is asked of a recommendation."""
     return ClipSettings(settings.percentile, settings.horizon, settings.max_norm)
@@ -102,6 +108,7 @@ def make_trace_report(
     Raises ConfigError where `check_selection` does.
     """
     check_selection(settings)
+    trace = name_plainly(trace)
     rules = {rule.code: rule for rule in NAN_RULES.values() if selected(rule, settings.select, settings.ignore)}
     made = (rules[code].finding(**members) for code, members in outcomes(trace) if code in rules)
     findings = tuple(replace(one, severity=settings.severity.get(one.code, one.severity)) for one in made)

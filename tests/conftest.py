@@ -17,6 +17,8 @@ from torch.nn.modules import module as modules
 from torch.optim import optimizer as optimizers
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
+pytest_plugins = ["pytester"]
+
 MODULE_HOOKS = (
     "_global_forward_hooks",
     "_global_forward_hooks_with_kwargs",

@@ -99,6 +99,7 @@ def run(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a line as in a terminal of 100 columns, both streams together."""
     binaries = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": binaries, "COLUMNS": "100", "PYTHONUTF8": "1", "FORCE_COLOR": ""}
+    environment.pop("GITHUB_STEP_SUMMARY", None)
     script = ["sh", "-c", f"exec 2>&1; {line}"]
     return subprocess.run(script, cwd=folder, env=environment, stdout=subprocess.PIPE, encoding="utf-8", check=False)
 

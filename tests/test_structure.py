@@ -29,7 +29,9 @@ MAY_IMPORT = {
     "report": {"archive", "config", "records", "errors"},
     "judgement": {"diagnose", "report", "archive", "config", "records", "errors"},
     "tracing": {"drive", "observe", "diagnose", "config", "records", "errors"},
+    "loggers": {"report", "config", "records", "errors"},
     "pipeline": {
+        "loggers",
         "tracing",
         "judgement",
         "drive",
@@ -42,15 +44,23 @@ MAY_IMPORT = {
         "errors",
     },
     "integrations": {"judgement", "observe", "report", "archive", "config", "records", "errors"},
-    "cli": {"pipeline", "judgement", "diagnose", "report", "archive", "config", "records", "errors"},
+    "scaffold": set(),
+    "testing": {"pipeline", "judgement", "report", "config", "records", "errors"},
+    "pytest_plugin": {"testing", "config", "errors"},
+    "cli": {"scaffold", "pipeline", "judgement", "diagnose", "report", "archive", "config", "records", "errors"},
 }
-MAY_IMPORT_TORCH = {"drive", "observe", "tracing", "pipeline", "integrations"}
+MAY_IMPORT_TORCH = {"drive", "observe", "tracing", "pipeline", "integrations", "testing"}
 BELONGS_TO = {
     "tape": "records",
     "clip_advice": "records",
     "signals": "records",
     "examination": "records",
     "audit": "records",
+    "step_statistics": "records",
+    "comparison": "records",
+    "baseline": "records",
+    "baseline_file": "archive",
+    "judgement_baseline": "judgement",
     "blocks": "records",
     "norm_list": "archive",
     "targets": "config",

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from gradcheck_cli.cli.gate_options import keep, prepare_gate
 from gradcheck_cli.cli.messages import notify, progress_bar, show_error
 from gradcheck_cli.cli.output import check_outputs, publish, save
 from gradcheck_cli.cli.streams import reserve_stdout
@@ -102,8 +103,12 @@ def run_here(one: NamedTarget, settings: Settings) -> Outcome:
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        gate = prepare_gate("profile", settings)
         with progress_bar(settings.quiet) as watch:
-            return pipeline.profile(one.target, settings, watch)
+            report, error = pipeline.profile(one.target, settings, watch)
+        report = gate.judge(report)
+        keep(gate, report, settings)
+        return report, error
     except GradcheckError as error:
         return None, error
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from gradcheck_cli.diagnose.baseline.rules import SHIFT_RULES
 from gradcheck_cli.diagnose.clip.rules import CLIP_RULES
 from gradcheck_cli.diagnose.limits import Limits
 from gradcheck_cli.diagnose.linking import link
@@ -15,7 +16,9 @@ from gradcheck_cli.diagnose.rules.loop import LOOP_RULES
 from gradcheck_cli.errors import ConfigError
 from gradcheck_cli.records import Diagnosis, Finding, Location, NotEvaluated, Recording, Severity
 
-ALL_RULES: tuple[Rule[Any], ...] = tuple(sorted((*RULES, *CLIP_RULES, *LOOP_RULES), key=lambda rule: rule.code))
+ALL_RULES: tuple[Rule[Any], ...] = tuple(
+    sorted((*RULES, *CLIP_RULES, *LOOP_RULES, *SHIFT_RULES), key=lambda rule: rule.code)
+)
 
 
 def diagnose(

@@ -175,6 +175,25 @@ CAUSES: Mapping[str, Mapping[str, Condition]] = {
         "GC606 exploding": when.ran_away,
         "GC609 large": when.ran_away,
     },
+    "GC801": {
+        "GC101": when.meets,
+        "GC102": when.meets,
+        "GC601 large": when.meets,
+        "GC601 small": when.meets,
+        "GC602": when.meets,
+        "GC603": when.meets,
+        "GC605": when.meets,
+        "GC608": when.meets,
+    },
+    "GC802": {
+        "GC101": when.always,  # all are held against the median layer, which moves with a stack
+        "GC102": when.always,
+        "GC106": when.meets,
+        "GC801": when.always,
+        "GC804": when.meets,
+    },
+    "GC803": {"GC602": when.meets, "GC603": when.meets, "GC801": when.meets},
+    "GC804": {"GC103": when.meets, "GC104 cut off": when.meets, "GC104 starved": when.meets, "GC603": when.upstream},
 }
 """What can be found, and by what it can be explained if a condition holds.
 

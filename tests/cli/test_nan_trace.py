@@ -70,7 +70,7 @@ def test_all_operations_are_listed_when_they_are_asked_for(shell: Gradcheck, fol
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["-o", "run.npz"], ["cannot write run.npz", "nan-trace keeps no recording", ".json or .txt"]),
+        (["-o", "run.npz"], ["cannot write run.npz", "nan-trace keeps no recording", "a text format"]),
         (["-f", "npz"], ["no such format for stdout: npz"]),
         (["--save-repro", "healthy.py"], ["cannot write to healthy.py", "it is a file"]),
         (["--save-repro", "no/where"], ["cannot make no/where", "mkdir -p"]),

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gradcheck_cli.diagnose.baseline.rules import SHIFT_RULES
 from gradcheck_cli.diagnose.clip.rules import CLIP_RULES
 from gradcheck_cli.diagnose.diagnosis import ALL_RULES
 from gradcheck_cli.diagnose.limits import Limits
@@ -34,11 +35,11 @@ every_documentation = pytest.mark.parametrize("rule", ALL_RULES, ids=lambda rule
 
 
 def test_codes_are_unique_and_in_order() -> None:
-    for rules in (RULES, CLIP_RULES, LOOP_RULES, ALL_RULES):
+    for rules in (RULES, CLIP_RULES, LOOP_RULES, SHIFT_RULES, ALL_RULES):
         codes = [rule.code for rule in rules]
         assert codes == sorted(set(codes))
         assert len({rule.name for rule in rules}) == len(codes)
-    assert len(ALL_RULES) == len(RULES) + len(CLIP_RULES) + len(LOOP_RULES)
+    assert len(ALL_RULES) == len(RULES) + len(CLIP_RULES) + len(LOOP_RULES) + len(SHIFT_RULES)
 
 
 @every_documentation
