@@ -12,6 +12,7 @@ from gradcheck_cli.config_files import ConfigFile, find_configs
 from gradcheck_cli.config_values import (
     Kind,
     acceptances,
+    as_flag,
     choice,
     clips,
     flag,
@@ -96,6 +97,8 @@ class Settings:
     given: frozenset[str] = field(default=frozenset(), compare=False)
 
 
+FLAGS_ONLY = ("write_baseline", "accept")
+"""What no file can set: every run would write anew what it is held against."""
 KINDS: dict[str, Kind] = {entry.name: entry.metadata["kind"] for entry in fields(Settings) if entry.metadata}
 
 
@@ -149,7 +152,7 @@ def load_clip_settings(
 
 def read_values(flags: Values, config: Path | None, own: Values) -> dict[str, Any]:
     """What all of them give, by the names of Settings; what is given by several is the flags', or else the target's."""
-    flags = {name: check(name, value, f"--{name.replace('_', '-')}") for name, value in flags.items()}
+    flags = {name: check(name, value, as_flag(name)) for name, value in flags.items()}
     values: dict[str, Any] = {}
     for file in find_configs(config):
         values.update(check_all(file))
@@ -170,6 +173,8 @@ def check_values(file: ConfigFile, values: Values, path: Sequence[str], also: Se
     for key, value in values.items():
         name, where = str(key).replace("-", "_"), file.where(*path, key)
         words = ".".join([*path, str(key)])
+        if name in FLAGS_ONLY:
+            raise ConfigError(f"{where}: {words} is for the command line", f"type {as_flag(name)} when you mean it")
         if name not in KINDS:
             raise ConfigError(f"{where}: unknown key {words!r}", suggest(name, [*KINDS, *also]))
         checked[name] = check(name, value, f"{where}: {words}")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from typing import Any
 
-from gradcheck_cli.config import KINDS, TARGETS, Settings
+from gradcheck_cli.config import FLAGS_ONLY, KINDS, TARGETS, Settings
 from gradcheck_cli.records import Severity
 
 WITHOUT_FLAG = {
@@ -21,7 +21,9 @@ DRAFT = "https://json-schema.org/draft/2020-12/schema"
 def make_schema(help_texts: Mapping[str, str]) -> dict[str, Any]:
     """The schema of gradcheck.yaml and [tool.gradcheck]; `help_texts` describe settings by their names."""
     texts = {**WITHOUT_FLAG, **help_texts}
-    settings = {name: {**kind.schema, **describe(name, texts)} for name, kind in KINDS.items()}
+    settings = {
+        name: {**kind.schema, **describe(name, texts)} for name, kind in KINDS.items() if name not in FLAGS_ONLY
+    }
     text = {"type": "string"}
     place = {
         "target": {**text, "description": "train.py:build, package.module:build, or a script, train.py"},

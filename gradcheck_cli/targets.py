@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gradcheck_cli.config_values import as_flag
 from gradcheck_cli.errors import ConfigError
 
 OF_ENTRYPOINTS = ("device", "precision", "accumulate", "clip", "seed", "set", "optimizer", "lr", "checkpoint", "eval")
@@ -49,7 +50,7 @@ def read_target(target: str | None, module: str | None, arguments: Sequence[str]
 
 def check_flags(target: str | Script, flags: Mapping[str, Any], also: Sequence[str] = ()) -> None:
     """Raise ConfigError for flags that a script decides by itself, and for those of `also`."""
-    refused = [f"--{name.replace('_', '-')}" for name in (*OF_ENTRYPOINTS, *also) if name in flags]
+    refused = [as_flag(name) for name in (*OF_ENTRYPOINTS, *also) if name in flags]
     if isinstance(target, Script) and refused:
         raise ConfigError(
             f"{target.place} is run as it is, so it can't be given {', '.join(refused)}",
@@ -59,7 +60,7 @@ def check_flags(target: str | Script, flags: Mapping[str, Any], also: Sequence[s
 
 def check_verify(target: str | Script | None, flags: Mapping[str, Any]) -> None:
     """Raise ConfigError where a script should be trained again with other clipping."""
-    asked = [f"--{name.replace('_', '-')}" for name in ("verify", "verify_against") if name in flags]
+    asked = [as_flag(name) for name in ("verify", "verify_against") if name in flags]
     if isinstance(target, Script) and asked:
         raise ConfigError(
             f"{' and '.join(asked)} would train again with other clipping, and {target.place} is run as it is",

@@ -115,7 +115,7 @@ def profiled(seed: int = 0, **arguments: Any) -> Report:
         ({"normed": False, "scale": 10.0}, {"GC102:layers.*.linear", "GC801:layers.*.linear"}),
         ({"normed": False, "scale": 0.1}, {"GC801:layers.*.linear", "GC802:layers.*.linear"}),
     ],
-    ids=str,
+    ids=lambda value: str(sorted(value) if isinstance(value, set) else value),
 )
 def test_what_has_become_worse_fails_and_is_named(
     before: dict[str, Any], change: dict[str, Any], expected: set[str]

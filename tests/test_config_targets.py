@@ -109,6 +109,7 @@ def test_no_configuration_has_no_targets() -> None:
         ("cnn: {target: a.py, module: b}", "gradcheck.yaml:2: targets.cnn must have a target or a module", ""),
         ("cnn: {target: 3}", "gradcheck.yaml:2: targets.cnn.target must be text", "targets: {cnn"),
         ("cnn: {target: a.py, arguments: --x}", "targets.cnn.arguments must be text", ""),
+        ("cnn: {target: a.py, accept: x}", "targets.cnn.accept is for the command line", "type --accept"),
         ("cnn: 3", "gradcheck.yaml:2: targets.cnn must be a target, or keys and values", ""),
         ("cnn: {target: a.py, targets: {}}", "gradcheck.yaml:2: unknown key 'targets.cnn.targets'", "target"),
     ],

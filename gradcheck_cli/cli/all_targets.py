@@ -23,6 +23,7 @@ from gradcheck_cli.cli.output import check_outputs, publish, save
 from gradcheck_cli.cli.streams import reserve_stdout
 from gradcheck_cli.config import Settings, load_script_settings, load_settings
 from gradcheck_cli.config_targets import NamedTarget, read_targets
+from gradcheck_cli.config_values import as_flag
 from gradcheck_cli.errors import ConfigError, GradcheckError
 from gradcheck_cli.report.view import View
 from gradcheck_cli.targets import Script, check_flags
@@ -67,7 +68,7 @@ def check_all(named: Mapping[str, NamedTarget], flags: Mapping[str, Any]) -> Non
     """Raise ConfigError where there are no targets, or for flags that they cannot be given."""
     if not named:
         raise ConfigError("no TARGET is given, and no configuration names any", "gradcheck init writes one")
-    if refused := [f"--{name.replace('_', '-')}" for name in OF_ONE if name in flags]:
+    if refused := [as_flag(name) for name in OF_ONE if name in flags]:
         raise ConfigError(f"{', '.join(refused)} is for one target", "set it below the target's name, or name a TARGET")
     for one in named.values():
         check_flags(one.target, flags, ("check_scale",))

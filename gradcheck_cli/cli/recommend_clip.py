@@ -12,6 +12,7 @@ from gradcheck_cli.cli import gate_options as g
 from gradcheck_cli.cli import options as o
 from gradcheck_cli.cli.format_options import Format, Output, StepSummary
 from gradcheck_cli.cli.log_options import Log
+from gradcheck_cli.config_values import as_flag
 from gradcheck_cli.errors import ConfigError, GradcheckError
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def check_source(target: str | None, norms: Path | None, flags: Mapping[str, Any
         raise ConfigError("both TARGET and --norms are given", "give one of them: --norms runs nothing")
     if not target and not norms:
         raise ConfigError("neither TARGET nor --norms is given", "gradcheck recommend-clip train.py:build, say")
-    refused = [f"--{name.replace('_', '-')}" for name in RUNNING if name in flags]
+    refused = [as_flag(name) for name in RUNNING if name in flags]
     if refused and (norms or is_recording(target)):
         raise ConfigError(
             f"nothing is run for {norms or target}, so it can't be given {', '.join(refused)}",

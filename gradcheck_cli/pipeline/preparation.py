@@ -15,6 +15,7 @@ import torch
 
 from gradcheck_cli import __version__
 from gradcheck_cli.config import Settings
+from gradcheck_cli.config_values import as_flag
 from gradcheck_cli.drive import entrypoint
 from gradcheck_cli.drive.devices import choose_device, load_checkpoint, seed_everything
 from gradcheck_cli.drive.workload import Workload, make_workload
@@ -119,7 +120,7 @@ def adopt(trainer: Mapping[str, Any], settings: Settings) -> tuple[Settings, tup
 
 def option(name: str, value: Any) -> str:
     """As it would be typed."""
-    flag = f"--{name.replace('_', '-')}"
+    flag = as_flag(name)
     return f"no {flag}" if value is None else f"{flag} {plain(value)}"
 
 
