@@ -11,20 +11,18 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from sample_data import batches
-from sklearn.datasets import load_digits
+from sample_data import batches, raw_digits
 from torch import nn
 
 EXPECTED: frozenset[str] = frozenset({"GC104", "GC613"})
 
 
 def build(width: int = 64, lr: float = 0.1) -> dict[str, Any]:
-    bunch = load_digits()
-    pixels = (torch.tensor(bunch.data) / 17).to(torch.uint8).float()
+    pixels, labels = raw_digits()
     model = nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 10))
     return {
         "model": model,
-        "dataloader": batches(pixels, torch.tensor(bunch.target)),
+        "dataloader": batches((pixels / 17).to(torch.uint8).float(), labels),
         "loss_fn": nn.CrossEntropyLoss(),
         "optimizer": torch.optim.SGD(model.parameters(), lr=lr),
     }

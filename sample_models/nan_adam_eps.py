@@ -15,20 +15,18 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from sample_data import batches
-from sklearn.datasets import load_digits
+from sample_data import batches, raw_digits
 from torch import nn
 
 EXPECTED: frozenset[str] = frozenset({"GC301", "GC302", "GC303"})
 
 
 def build(width: int = 64, lr: float = 1e-3, eps: float = 0.0) -> dict[str, Any]:
-    bunch = load_digits()
-    pixels = torch.tensor(bunch.data, dtype=torch.float32) / 16
+    pixels, labels = raw_digits()
     model = nn.Sequential(nn.Linear(64, width), nn.Tanh(), nn.Linear(width, 10))
     return {
         "model": model,
-        "dataloader": batches(pixels, torch.tensor(bunch.target, dtype=torch.int64)),
+        "dataloader": batches(pixels / 16, labels),
         "loss_fn": nn.CrossEntropyLoss(),
         "optimizer": torch.optim.Adam(model.parameters(), lr=lr, eps=eps),
     }

@@ -14,8 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from sample_data import batches
-from sklearn.datasets import load_digits
+from sample_data import batches, raw_digits
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -49,12 +48,11 @@ class Network(nn.Module):
 
 
 def build(width: int = 64, lr: float = 1e-3) -> dict[str, Any]:
-    bunch = load_digits()
-    pixels = torch.tensor(bunch.data, dtype=torch.float32) * (100 / 16)
+    pixels, labels = raw_digits()
     model = Network(width)
     return {
         "model": model,
-        "dataloader": batches(pixels, torch.tensor(bunch.target, dtype=torch.int64)),
+        "dataloader": batches(pixels * (100 / 16), labels),
         "loss_fn": nn.CrossEntropyLoss(),
         "optimizer": torch.optim.Adam(model.parameters(), lr=lr),
     }

@@ -9,9 +9,11 @@ import argparse
 import inspect
 import string
 import textwrap
+from importlib.util import find_spec
+from pathlib import Path
 
+import numpy as np
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -21,9 +23,22 @@ VOCABULARY = len(ALPHABET)
 
 def digits() -> tuple[Tensor, Tensor]:
     """Pixels (1797, 64) float32, standardised over the whole set, and labels (1797,) int64 from 0 to 9."""
-    bunch = load_digits()
-    pixels = torch.tensor(bunch.data, dtype=torch.float32)
-    return (pixels - pixels.mean()) / pixels.std(), torch.tensor(bunch.target, dtype=torch.int64)
+    pixels, labels = raw_digits()
+    return (pixels - pixels.mean()) / pixels.std(), labels
+
+
+def raw_digits() -> tuple[Tensor, Tensor]:
+    """The same with pixels from 0 to 16."""
+    table = torch.tensor(np.loadtxt(digits_file(), delimiter=","), dtype=torch.float32)
+    return table[:, :-1].contiguous(), table[:, -1].long()
+
+
+def digits_file() -> Path:
+    """Where scikit-learn has them. Importing it would take longer than most runs of a sample."""
+    package = find_spec("sklearn")
+    if package is None or package.origin is None:
+        raise ModuleNotFoundError("the digits come with scikit-learn: pip install scikit-learn")
+    return Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
 
 
 def text_windows(length: int = 64) -> tuple[Tensor, Tensor]:

@@ -193,7 +193,12 @@ CAUSES: Mapping[str, Mapping[str, Condition]] = {
         "GC804": when.meets,
     },
     "GC803": {"GC602": when.meets, "GC603": when.meets, "GC801": when.meets},
-    "GC804": {"GC103": when.meets, "GC104 cut off": when.meets, "GC104 starved": when.meets, "GC603": when.upstream},
+    "GC804": {
+        "GC103": when.named_in,
+        "GC104 cut off": when.named_in,
+        "GC104 starved": when.named_in,
+        "GC603": when.upstream,
+    },
 }
 """What can be found, and by what it can be explained if a condition holds.
 

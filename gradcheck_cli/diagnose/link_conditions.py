@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gradcheck_cli.diagnose.extent import Extent
+from gradcheck_cli.diagnose.extent import Extent, layers_of
 from gradcheck_cli.records import Finding, Floats, Recording
 
 LOSS_RISE = 2.0  # as in GC203
@@ -32,6 +32,12 @@ def always(cause: Placed, effect: Placed, recording: Recording) -> bool:
 def meets(cause: Placed, effect: Placed, recording: Recording) -> bool:
     """They have layers in common."""
     return cause.extent.meets(effect.extent)
+
+
+def named_in(cause: Placed, effect: Placed, recording: Recording) -> bool:
+    """The cause names a layer of the effect, or a parameter in one."""
+    layers = layers_of(effect.finding)
+    return any(f"{name}.".startswith(f"{layer}.") for name in layers_of(cause.finding) for layer in layers)
 
 
 def upstream(cause: Placed, effect: Placed, recording: Recording) -> bool:

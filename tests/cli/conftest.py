@@ -43,13 +43,12 @@ def start(folder: Path, environment: dict[str, str]) -> Callable[..., subprocess
     """Start a gradcheck that takes Ctrl-C, also where the tests themselves run in the background."""
 
     def begin(*arguments: str, **streams: object) -> subprocess.Popen[str]:
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
         return subprocess.Popen(
             [*GRADCHECK, *arguments],
             cwd=folder,
             env=environment,
             text=True,
-            stdin=subprocess.DEVNULL,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             **pipes,  # type: ignore[call-overload]
         )

@@ -101,7 +101,7 @@ def test_commands_that_run_something_write_and_read_baselines(gradcheck: Gradche
 
 def test_each_of_several_targets_has_a_baseline_of_its_own(gradcheck: Gradcheck, saved: Path) -> None:
     (saved / "gradcheck.yaml").write_text(
-        "steps: 12\ntargets:\n  old: {target: 'healthy.py:build', baseline: own.json, write-baseline: own.json}\n"
+        "steps: 12\ntargets:\n  old: {target: 'healthy.py:build', baseline: own.json}\n"
     )
     assert gradcheck("profile", "healthy.py:build", "--steps", "12", "--write-baseline", "own.json").returncode == 0
     (section,) = baseline_file.load(saved / "own.json").sections
@@ -110,7 +110,6 @@ def test_each_of_several_targets_has_a_baseline_of_its_own(gradcheck: Gradcheck,
     done = gradcheck("profile", "--all")
     assert done.returncode == 0, done.stderr
     assert "GC103" in done.stdout.partition("gone")[2]
-    assert "GC103" not in (saved / "own.json").read_text()
 
 
 LOOP = """

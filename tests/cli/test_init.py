@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +16,7 @@ from gradcheck_cli.scaffold.files import write_config, write_entrypoint
 from gradcheck_cli.scaffold.project import look
 from tests.cli.conftest import Gradcheck, assert_refused
 
+Start = Callable[..., "subprocess.Popen[str]"]
 LOOP = """
 import torch
 model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 1))
@@ -126,3 +131,34 @@ def test_models_are_named_in_the_entrypoint(tmp_path: Path) -> None:
     assert "# from nets.models import Sized; model = Sized(...)\n" in source
     assert "Other" not in source
     compile(source, "entrypoint", "exec")
+
+
+def answer(start: Start, folder: Path, *answers: str) -> tuple[int, str]:
+    """Run `gradcheck init` on a terminal, and type these lines."""
+    ours, theirs = pty.openpty()
+    process = start("init", stdin=theirs, stderr=theirs)
+    os.close(theirs)
+    os.write(ours, "".join(f"{line}\n" for line in answers).encode())
+    shown = b""
+    try:
+        while chunk := os.read(ours, 4096):
+            shown += chunk
+    except OSError:  # how Linux says that the other side is closed
+        pass
+    os.close(ours)
+    process.communicate(timeout=60)
+    return process.returncode, shown.decode()
+
+
+def test_on_a_terminal_it_asks_which_scripts_and_before_it_replaces(start: Start, empty: Path) -> None:
+    for name in ("one.py", "two.py"):
+        (empty / name).write_text(LOOP)
+    code, shown = answer(start, empty, "n", "y")
+    assert code == 0
+    assert "profile one.py?" in shown
+    assert list(yaml.safe_load((empty / "gradcheck.yaml").read_text())["targets"]) == ["two"]
+    before = (empty / "gradcheck.yaml").read_text()
+    code, shown = answer(start, empty, "y", "y", "n")
+    assert code == 2
+    assert "replace gradcheck.yaml and gradcheck_entrypoint.py?" in shown
+    assert (empty / "gradcheck.yaml").read_text() == before

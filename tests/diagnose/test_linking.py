@@ -362,3 +362,11 @@ def test_a_diagnosis_is_linked(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [finding.code for finding in found if finding.severity is Severity.ERROR] == ["GC304", "GC301", "GC302"]
     assert [finding.because for finding in found[:3]] == [(), ("GC304:",), ("GC301:",)]
     assert diagnose(recording, ignore=["GC304"]).findings[0].because == ()
+
+
+def test_a_gradient_is_lost_where_the_layer_itself_is_cut_off() -> None:
+    lost = make("GC804", "layers.2", layers=["layers.2"])
+    own = make("GC103", "layers.2", parameters=["layers.2.weight"])
+    other = make("GC103", "aux", severity="warning", parameters=["aux.weight"])  # never ran, so it lies anywhere
+    assert causes([other, own, lost])["GC804:layers.2"] == ("GC103:layers.2",)
+    assert causes([other, lost])["GC804:layers.2"] == ()

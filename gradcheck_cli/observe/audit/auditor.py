@@ -27,10 +27,10 @@ from gradcheck_cli.observe.audit.measures import cosine_of_clamp, count_nonfinit
 from gradcheck_cli.observe.audit.modes import Modes
 from gradcheck_cli.observe.audit.patches import audited
 from gradcheck_cli.observe.audit.sites import Line, Sites, is_within, location_of
-from gradcheck_cli.observe.audit.stale import find_stale
+from gradcheck_cli.observe.audit.stale import Suspect, find_stale, find_suspects
 
 Run = Callable[[], Any]
-STALE_AT = 1
+SUSPECT_AT = 0
 MOST_COSINES = 50
 
 
@@ -41,6 +41,7 @@ class Auditor:
         self._journal, self._sites, self._modes = Journal(), Sites(), Modes()
         self._gradients: WeakKeyDictionary[Optimizer, Gradients] = WeakKeyDictionary()
         self._made: list[tuple[str, Line | None, int]] = []
+        self._suspects: dict[int, list[Suspect]] = {}
         self._stale: dict[int, tuple[str, ...]] = {}
         self._steps: dict[int, int] = {}
         self._schedulers: WeakKeyDictionary[LRScheduler, int] = WeakKeyDictionary()
@@ -150,9 +151,12 @@ class Auditor:
     def before_step(self, optimizer: Optimizer) -> None:
         own = self._known(optimizer)
         self._look([own])
-        if self._steps.get(own.number, 0) == STALE_AT:
+        steps = self._steps.get(own.number, 0)
+        if steps == SUSPECT_AT:
             optimized = {number for one in self._gradients.values() for number in one.ids}
-            self._stale[own.number] = find_stale(own.parameters, optimized)
+            self._suspects[own.number] = find_suspects(own.parameters, optimized)
+        elif suspects := self._suspects.pop(own.number, None):
+            self._stale[own.number] = find_stale(own.parameters, suspects)
 
     def after_step(self, optimizer: Optimizer) -> None:
         own = self._known(optimizer)

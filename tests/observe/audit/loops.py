@@ -461,6 +461,13 @@ def an_unused_head_of_the_shape_of_another() -> None:
 
 
 @sound
+def beside_a_head_that_was_trained_before() -> None:
+    before = nn.Linear(8, 3)  # whoever trained it left its gradients
+    before(torch.randn(4, 8)).sum().backward()
+    an_unused_head_of_the_shape_of_another()
+
+
+@sound
 def a_sparse_embedding() -> None:
     table, head = nn.Embedding(50, 4, sparse=True), nn.Linear(4, 3)
     makers: list[Optimizer] = [torch.optim.SparseAdam(table.parameters()), SGD(head.parameters(), 0.1)]
