@@ -192,10 +192,14 @@ def is_plain(value: Any) -> bool:
     return value is None or type(value) in (bool, int, float, str)
 
 
-@every_rule
-@settings(deadline=None)
+@settings(deadline=None, max_examples=400)
 @given(recording=recordings())
-def test_no_recording_breaks_a_rule(rule: Rule, recording: Recording) -> None:
+def test_no_recording_breaks_a_rule(recording: Recording) -> None:
+    for rule in RULES:  # recordings take longer to make than to judge
+        assert_sound(rule, recording)
+
+
+def assert_sound(rule: Rule, recording: Recording) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         outcomes = list(rule.check(recording, Limits()))
