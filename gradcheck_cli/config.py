@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from gradcheck_cli.config_files import ConfigFile, find_configs
+from gradcheck_cli.config_flags import as_flag
 from gradcheck_cli.config_values import (
     Kind,
     acceptances,
-    as_flag,
     choice,
     clips,
     flag,

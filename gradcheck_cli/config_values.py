@@ -173,11 +173,6 @@ def tolerances() -> Kind:
     return Kind(f"{', '.join(known[:-1])} or {known[-1]} with {one.words}", read, schema)
 
 
-def as_flag(name: str) -> str:
-    """A setting's name as it is typed: --max-norm."""
-    return f"--{name.replace('_', '-')}"
-
-
 def optional(kind: Kind) -> Kind:
     """The same, or None."""
     schema = {"anyOf": [kind.schema, {"type": "null"}]}

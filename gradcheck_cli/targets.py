@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gradcheck_cli.config_values import as_flag
+from gradcheck_cli.config_flags import as_flag
 from gradcheck_cli.errors import ConfigError
 
 OF_ENTRYPOINTS = ("device", "precision", "accumulate", "clip", "seed", "set", "optimizer", "lr", "checkpoint", "eval")

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from gradcheck_cli.cli.gate_options import keep, prepare_gate
+from gradcheck_cli.cli.gate import keep, prepare_gate
 from gradcheck_cli.cli.messages import notify, progress_bar, show_error
 from gradcheck_cli.cli.output import check_outputs, publish, save
 from gradcheck_cli.cli.streams import reserve_stdout
 from gradcheck_cli.config import Settings, load_script_settings, load_settings
+from gradcheck_cli.config_flags import as_flag
 from gradcheck_cli.config_targets import NamedTarget, read_targets
-from gradcheck_cli.config_values import as_flag
 from gradcheck_cli.errors import ConfigError, GradcheckError
 from gradcheck_cli.report.view import View
 from gradcheck_cli.targets import Script, check_flags

@@ -30,6 +30,7 @@ def audit(
 ) -> None:
     """Run a training script as it is, and say what is wrong with the order of its loop's calls."""
     flags = o.given(locals())
+    from gradcheck_cli.cli.gate import keep, prepare_gate
     from gradcheck_cli.cli.messages import progress_bar, show_error
     from gradcheck_cli.cli.output import check_outputs, publish
     from gradcheck_cli.cli.streams import reserve_stdout
@@ -40,7 +41,7 @@ def audit(
     what, own = find_script(script, module, arguments, config)
     settings = load_script_settings(flags, config, own)
     outputs = check_outputs(settings)
-    gate = g.prepare_gate("audit", settings)
+    gate = prepare_gate("audit", settings)
     stdout = reserve_stdout()
     from gradcheck_cli import pipeline
 
@@ -49,7 +50,7 @@ def audit(
     report = gate.judge(report)
     try:
         publish(report, settings, outputs, stdout, View.of(stdout))
-        g.keep(gate, report, settings)
+        keep(gate, report, settings)
     finally:
         if error:
             show_error(error)

@@ -41,6 +41,7 @@ def nan_trace(
 ) -> None:
     """Train until something turns NaN or Inf, then say which operation on which line made it, and prove it."""
     flags = o.given(locals())
+    from gradcheck_cli.cli.gate import keep, prepare_gate
     from gradcheck_cli.cli.messages import progress_bar, show_error
     from gradcheck_cli.cli.output import check_folder, check_text_outputs, publish
     from gradcheck_cli.cli.streams import reserve_stdout
@@ -53,7 +54,7 @@ def nan_trace(
     check_flags(what, flags)
     settings = load_trace_settings(flags, config, own)
     outputs, folder = check_text_outputs(settings), check_folder(save_repro)
-    gate = g.prepare_gate("nan-trace", settings)
+    gate = prepare_gate("nan-trace", settings)
     stdout = reserve_stdout()
     from gradcheck_cli import pipeline
 
@@ -62,7 +63,7 @@ def nan_trace(
     report = gate.judge(report)
     try:
         publish(report, settings, outputs, stdout, View.of(stdout, all_ops=all_ops))
-        g.keep(gate, report, settings)
+        keep(gate, report, settings)
     finally:
         if error:
             show_error(error)

@@ -56,6 +56,7 @@ def profile(
         from gradcheck_cli.cli.all_targets import profile_all
 
         profile_all(flags, config)
+    from gradcheck_cli.cli.gate import keep, prepare_gate
     from gradcheck_cli.cli.messages import progress_bar, show_error
     from gradcheck_cli.cli.output import check_outputs, publish
     from gradcheck_cli.cli.streams import reserve_stdout
@@ -68,7 +69,7 @@ def profile(
     check_flags(what, flags, ("check_scale",))
     settings = (load_script_settings if isinstance(what, Script) else load_settings)(flags, config, own)
     outputs = check_outputs(settings)
-    gate = g.prepare_gate("profile", settings)
+    gate = prepare_gate("profile", settings)
     stdout = reserve_stdout()
     from gradcheck_cli import pipeline
 
@@ -78,7 +79,7 @@ def profile(
     report = gate.judge(report)
     try:
         publish(report, settings, outputs, stdout, view)
-        g.keep(gate, report, settings)
+        keep(gate, report, settings)
     finally:
         if error:
             show_error(error)

@@ -12,7 +12,7 @@ from gradcheck_cli.cli import gate_options as g
 from gradcheck_cli.cli import options as o
 from gradcheck_cli.cli.format_options import Format, Output, StepSummary
 from gradcheck_cli.cli.log_options import Log
-from gradcheck_cli.config_values import as_flag
+from gradcheck_cli.config_flags import as_flag
 from gradcheck_cli.errors import ConfigError, GradcheckError
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ def recommend_clip(
 ) -> None:
     """Train without clipping, then say whether this run needs it, at which max_norm, and how sure that is."""
     flags = o.given(locals())
+    from gradcheck_cli.cli.gate import keep, prepare_gate
     from gradcheck_cli.cli.messages import show_error
     from gradcheck_cli.cli.output import check_outputs, publish
     from gradcheck_cli.cli.streams import reserve_stdout
@@ -93,13 +94,13 @@ def recommend_clip(
     check_flags(what or "", flags)
     settings = load_clip_settings(flags, config, own, of_script=isinstance(what, Script))
     outputs = check_outputs(settings)
-    gate = g.prepare_gate("recommend-clip", settings)
+    gate = prepare_gate("recommend-clip", settings)
     stdout = reserve_stdout()
     report, error = judge(what, norms, settings)
     report = gate.judge(report)
     try:
         publish(report, settings, outputs, stdout, View.of(stdout))
-        g.keep(gate, report, settings)
+        keep(gate, report, settings)
     finally:
         if error:
             show_error(error)

@@ -36,6 +36,7 @@ def report(
     """Judge and show a recorded run again, without running anything."""
     flags = o.given(locals())
     from gradcheck_cli.archive import load_all
+    from gradcheck_cli.cli.gate import keep, prepare_gate
     from gradcheck_cli.cli.output import check_outputs, publish
     from gradcheck_cli.cli.streams import reserve_stdout
     from gradcheck_cli.config import load_settings
@@ -44,10 +45,10 @@ def report(
 
     settings = load_settings(flags, config)
     outputs = check_outputs(settings)
-    gate = g.prepare_gate("profile", settings)
+    gate = prepare_gate("profile", settings)
     judged = gate.judge(join_reports([make_report("profile", recording, settings) for recording in load_all(run)]))
     stdout = reserve_stdout()
     view = View.of(stdout, all_layers=all_layers, depth=depth, depth_plot=depth_plot)
     publish(judged, settings, outputs, stdout, view)
-    g.keep(gate, judged, settings)
+    keep(gate, judged, settings)
     raise typer.Exit(judged.exit_code)

@@ -15,7 +15,7 @@ import torch
 
 from gradcheck_cli import __version__
 from gradcheck_cli.config import Settings
-from gradcheck_cli.config_values import as_flag
+from gradcheck_cli.config_flags import as_flag
 from gradcheck_cli.drive import entrypoint
 from gradcheck_cli.drive.devices import choose_device, load_checkpoint, seed_everything
 from gradcheck_cli.drive.workload import Workload, make_workload
