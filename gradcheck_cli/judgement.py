@@ -68,6 +68,7 @@ def make_report(command: str, recording: Recording, settings: Settings, error: G
         parameter_count=count_elements(recording.parameters),
         trainable_count=count_elements(filter(is_trainable, recording.parameters)),
         exit_code=choose_exit_code(diagnosis.findings, settings, error),
+        fail_on=settings.fail_on,
         error=error.message if error else "",
         recording=recording,
     )
@@ -122,6 +123,7 @@ def make_trace_report(
         parameter_count=count_elements(parameters),
         trainable_count=count_elements(filter(is_trainable, parameters)),
         exit_code=choose_exit_code(findings, settings, error),
+        fail_on=settings.fail_on,
         error=error.message if error else "",
         trace=trace,
     )
@@ -160,6 +162,7 @@ def make_clip_report(
         parameter_count=count_elements(recording.parameters),
         trainable_count=count_elements(filter(is_trainable, recording.parameters)),
         exit_code=choose_exit_code(findings, settings, error),
+        fail_on=settings.fail_on,
         error=error.message if error else "",
         recording=recording,
         clip=advice,

@@ -299,7 +299,7 @@ class LayerSummary:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything a renderer needs."""
+    """Everything a renderer needs. `fail_on` is what made the exit code 1, if it is: error, warning or never."""
 
     command: str
     run: RunInfo
@@ -316,3 +316,4 @@ class Report:
     clip: ClipAdvice | None = None
     others: tuple[Report, ...] = ()
     comparison: Comparison | None = None
+    fail_on: str = "error"

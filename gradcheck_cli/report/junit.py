@@ -1,7 +1,6 @@
 """The report as JUnit XML, which CI services show as tests: a case for each rule and place, a suite for each model.
 
-What fails here is what fails the run: nothing where the exit code is 0, else the errors, or the warnings where there
-are no errors. Where a run has both, a report does not say whether warnings fail it: they pass, with a note.
+What fails here is what fails the run; all else that was found passes, with a note.
 """
 
 from __future__ import annotations
@@ -25,19 +24,17 @@ COUNTED = {"failures": "failure", "errors": "error", "skipped": "skipped"}
 def render_junit(report: Report, view: View) -> str:
     """A document that junit-10.xsd of Jenkins allows; what XML cannot hold is escaped visibly."""
     root = Element("testsuites", name="gradcheck")
-    failing = severities_that_fail(report)
-    root.extend(make_suite(one, failing, view) for one in (report, *report.others))
+    root.extend(make_suite(one, severities_that_fail(one), view) for one in (report, *report.others))
     indent(root)
     content: bytes = tostring(root, encoding="utf-8" if view.unicode else "us-ascii", xml_declaration=False)
     return f"{DECLARATION}{content.decode('utf-8')}\n"
 
 
 def severities_that_fail(report: Report) -> set[Severity]:
-    """As far as the exit code, which is that of all models together, tells them."""
-    if report.exit_code == 0:
+    """Those at or above `fail_on`."""
+    if report.fail_on == "never":
         return set()
-    has_errors = any(one.severity is Severity.ERROR for model in (report, *report.others) for one in judged(model))
-    return {Severity.ERROR} if has_errors or report.exit_code == 2 else {Severity.WARNING}
+    return {severity for severity in Severity if severity.rank >= Severity(report.fail_on).rank}
 
 
 def make_suite(report: Report, failing: Collection[Severity], view: View) -> Element:

@@ -233,7 +233,7 @@ def baseline() -> Report:
     )
     report = make_clip_report(make_advice(), findings=(shifted, found), exit_code=1)
     comparison = Comparison("gradcheck-baseline.json", new=(shifted.fingerprint,), known=(found.fingerprint,))
-    return replace(report, comparison=comparison)
+    return replace(report, comparison=comparison, fail_on="warning")
 
 
 def insufficient() -> Report:
