@@ -25,6 +25,7 @@ from gradcheck_cli.config import Settings, load_script_settings, load_settings
 from gradcheck_cli.config_flags import as_flag
 from gradcheck_cli.config_targets import NamedTarget, read_targets
 from gradcheck_cli.errors import ConfigError, GradcheckError
+from gradcheck_cli.judgement import join_reports
 from gradcheck_cli.report.view import View
 from gradcheck_cli.targets import Script, check_flags
 
@@ -60,7 +61,7 @@ def profile_all(flags: Mapping[str, Any], config: Path | None) -> None:
             for path in own[name]:
                 save(report, choices[name], path, replace(view, width=100, color=False, unicode=True))
     if reports:
-        publish(join(reports), settings, outputs, stdout, view)
+        publish(join_reports(flatten(reports)), settings, outputs, stdout, view)
     raise typer.Exit(2 if failed else max(report.exit_code for report in reports))
 
 
@@ -124,7 +125,6 @@ def interrupts_left_to_children() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def join(reports: list[Report]) -> Report:
-    """One report: the first, with all others behind it, and the worst exit code."""
-    every = [part for report in reports for part in (replace(report, others=()), *report.others)]
-    return replace(every[0], others=tuple(every[1:]), exit_code=max(report.exit_code for report in reports))
+def flatten(reports: list[Report]) -> list[Report]:
+    """All models of all targets, one after the other."""
+    return [part for report in reports for part in (replace(report, others=()), *report.others)]
