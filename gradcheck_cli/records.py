@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # these are made of records
     from gradcheck_cli.clip_advice import ClipAdvice
     from gradcheck_cli.comparison import Comparison
     from gradcheck_cli.examination import Examination
+    from gradcheck_cli.ranks import Ranks
     from gradcheck_cli.signals import Signals
     from gradcheck_cli.tape import NanTrace
 
@@ -189,7 +190,8 @@ class Recording:
 
     `final_parameter_norm` (parameters,): L2 norm of each parameter after the last step.
     `nonfinite_inputs` says where in a batch the first non-finite values were, in words.
-    `examination` is what `profile` measured after the run, `audit` what was seen of a script's own loop.
+    `examination` is what `profile` measured after the run, `audit` what was seen of a script's own loop, `ranks` what
+    each rank of a distributed run saw by itself.
     """
 
     run: RunInfo
@@ -203,6 +205,7 @@ class Recording:
     signals: Signals | None = None
     examination: Examination | None = None
     audit: LoopAudit | None = None
+    ranks: Ranks | None = None
 
     @property
     def steps(self) -> int:

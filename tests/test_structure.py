@@ -56,6 +56,7 @@ BELONGS_TO = {
     "signals": "records",
     "examination": "records",
     "audit": "records",
+    "ranks": "records",
     "step_statistics": "records",
     "comparison": "records",
     "baseline": "records",
@@ -66,6 +67,7 @@ BELONGS_TO = {
     "targets": "config",
     "archive_signals": "archive",
     "archive_audit": "archive",
+    "archive_ranks": "archive",
 }
 MAY_BE_LONG = {"records.py"}  # all the types that cross borders, in one place
 
