@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gradcheck_cli import archive_audit, archive_signals, examination
+from gradcheck_cli import archive_audit, archive_ranks, archive_signals, examination
 from gradcheck_cli.errors import RecordingError
 from gradcheck_cli.records import (
     FORMAT_VERSION,
@@ -38,6 +38,7 @@ def dumps(recording: Recording, others: Sequence[Recording] = ()) -> bytes:
         for field in dataclasses.fields(kind)
     }
     heard, places = archive_signals.split(recording.signals) if recording.signals else ({}, None)
+    by_rank, group = archive_ranks.split(recording.ranks) if recording.ranks else ({}, None)
     plain = {
         "format_version": FORMAT_VERSION,
         "run": dataclasses.asdict(recording.run),
@@ -47,6 +48,7 @@ def dumps(recording: Recording, others: Sequence[Recording] = ()) -> bytes:
         "signals": places,
         "examination": examination.to_plain(recording.examination),
         "audit": archive_audit.to_plain(recording.audit),
+        "ranks": group,
     }
     joined: dict[str, Any] = {
         f"{OTHER}{number}": np.frombuffer(dumps(other), np.uint8) for number, other in enumerate(others)
@@ -58,6 +60,7 @@ def dumps(recording: Recording, others: Sequence[Recording] = ()) -> bytes:
         final_parameter_norm=recording.final_parameter_norm,
         **arrays,
         **heard,
+        **by_rank,
         **joined,
     )
     return buffer.getvalue()
@@ -133,6 +136,7 @@ def assemble(plain: dict[str, Any], arrays: dict[str, Any]) -> Recording:
         signals=archive_signals.join(arrays, plain["signals"]) if plain.get("signals") is not None else None,
         examination=examination.from_plain(plain.get("examination")),
         audit=archive_audit.from_plain(plain.get("audit")),
+        ranks=archive_ranks.join(arrays, plain["ranks"]) if plain.get("ranks") is not None else None,
         **parts,
     )
 

@@ -48,7 +48,8 @@ class Settings:
     `percentile` of the gradient norms is the max_norm that recommend-clip gives, `horizon` the number of steps that
     its clip rate is promised for, `max_norm` the user's own value, which it judges. `until_stable` goes on until the
     interval of that percentile is narrow, `verify` trains again with the value, `verify_against` with these, too:
-    numbers, or names of ADAPTIVE_CLIPS.
+    numbers, or names of ADAPTIVE_CLIPS. `nproc` ranks are started on this machine, `strategy` synchronises them (None:
+    DDP, unless the model does so itself), and none waits longer than `timeout` (seconds) for another.
     Only a command sets the last three: `one_epoch` ends a run with the first pass over the data, if not `steps` before;
     `to_the_end` lets a script run as long as it likes, whatever `steps` says; `given` are the names of what the user
     chose, which no Trainer overrules.
@@ -66,6 +67,9 @@ class Settings:
     checkpoint: str | None = setting(None, optional(text()))
     eval: bool = setting(False, flag())
     eager: bool = setting(False, flag())
+    nproc: int = setting(1, whole_number(1))
+    strategy: str | None = setting(None, optional(choice("ddp", "fsdp2", "none")))
+    timeout: float = setting(300.0, number(above=0))
     probe_every: int = setting(10, whole_number(0))
     max_recorded_steps: int = setting(10_000, whole_number(2))
     stop_above: float | None = setting(None, optional(number(above=0)))

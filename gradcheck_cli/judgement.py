@@ -19,6 +19,7 @@ from gradcheck_cli.diagnose.limits import Limits
 from gradcheck_cli.diagnose.linking import link
 from gradcheck_cli.diagnose.rules import RULES
 from gradcheck_cli.errors import ConfigError, GradcheckError
+from gradcheck_cli.ranks import Ranks
 from gradcheck_cli.records import (
     Diagnosis,
     Finding,
@@ -71,6 +72,7 @@ def make_report(command: str, recording: Recording, settings: Settings, error: G
         fail_on=settings.fail_on,
         error=error.message if error else "",
         recording=recording,
+        ranks=recording.ranks,
     )
 
 
@@ -103,6 +105,7 @@ def make_trace_report(
     settings: Settings,
     error: GradcheckError | None = None,
     parameters: Sequence[ParameterInfo] = (),
+    ranks: Ranks | None = None,
 ) -> Report:
     """Make findings of a trace and gather what a renderer needs; the exit code is 2 for a run that failed.
 
@@ -126,6 +129,7 @@ def make_trace_report(
         fail_on=settings.fail_on,
         error=error.message if error else "",
         trace=trace,
+        ranks=ranks,
     )
 
 
@@ -165,6 +169,7 @@ def make_clip_report(
         fail_on=settings.fail_on,
         error=error.message if error else "",
         recording=recording,
+        ranks=recording.ranks,
         clip=advice,
     )
 

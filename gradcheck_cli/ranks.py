@@ -144,10 +144,10 @@ def side_by_side(parts: Parts, tensors: Tensors, strategy: str, backend: str, fi
 def find_unused(parts: Sequence[RankPart], names: Sequence[str], steps: int) -> Iterable[UnusedOnSome]:
     """Every parameter that some ranks used in a step and others did not, in the order of the names."""
     table = np.stack([unused_table(part, len(names), steps) for part in parts])
-    mixed = table.any(0) & ~table.all(0)
-    for index in np.flatnonzero(mixed.any(0)):
+    mixed: Bools = np.logical_and(table.any(0), np.logical_not(table.all(0)))
+    for index in np.flatnonzero(mixed.any(0)).tolist():
         step = int(np.argmax(mixed[:, index]))
-        ranks = tuple(int(rank) for rank in np.flatnonzero(table[:, step, index]))
+        ranks = tuple(np.flatnonzero(table[:, step, index]).tolist())
         yield UnusedOnSome(names[index], step, int(mixed[:, index].sum()), ranks)
 
 
@@ -165,8 +165,8 @@ def find_desyncs(parts: Sequence[RankPart], tensors: Tensors) -> Iterable[Desync
     checks = min(len(part.checked) for part in parts)
     sums = np.stack([part.checksums[:checks] for part in parts])
     differs: Bools = np.not_equal(sums, sums[0])
-    for index in np.flatnonzero(differs.any((0, 1))):
+    for index in np.flatnonzero(differs.any((0, 1))).tolist():
         check = int(np.argmax(differs[:, :, index].any(0)))
-        ranks = tuple(int(rank) for rank in np.flatnonzero(differs[:, check, index]))
+        ranks = tuple(np.flatnonzero(differs[:, check, index]).tolist())
         name = tensors.checked[index]
         yield Desync(name, name in tensors.buffers, int(parts[0].checked[check]), ranks)

@@ -302,7 +302,10 @@ class LayerSummary:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything a renderer needs. `fail_on` is what made the exit code 1, if it is: error, warning or never."""
+    """Everything a renderer needs. `fail_on` is what made the exit code 1, if it is: error, warning or never.
+
+    `ranks` are those of the recording; a trace has none, and brings them itself.
+    """
 
     command: str
     run: RunInfo
@@ -320,3 +323,4 @@ class Report:
     others: tuple[Report, ...] = ()
     comparison: Comparison | None = None
     fail_on: str = "error"
+    ranks: Ranks | None = None

@@ -47,7 +47,18 @@ MAY_IMPORT = {
     "scaffold": set(),
     "testing": {"pipeline", "judgement", "report", "config", "records", "errors"},
     "pytest_plugin": {"testing", "config", "errors"},
-    "cli": {"scaffold", "pipeline", "judgement", "diagnose", "report", "archive", "config", "records", "errors"},
+    "cli": {
+        "scaffold",
+        "pipeline",
+        "drive",
+        "judgement",
+        "diagnose",
+        "report",
+        "archive",
+        "config",
+        "records",
+        "errors",
+    },
 }
 MAY_IMPORT_TORCH = {"drive", "observe", "tracing", "pipeline", "integrations", "testing"}
 BELONGS_TO = {

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from gradcheck_cli.cli.gate import keep, prepare_gate
-from gradcheck_cli.cli.messages import notify, progress_bar, show_error
+from gradcheck_cli.cli.messages import notify, show_error
 from gradcheck_cli.cli.output import check_outputs, publish, save
+from gradcheck_cli.cli.ranks import check_ranks, find_place, run
 from gradcheck_cli.cli.streams import reserve_stdout
 from gradcheck_cli.config import Settings, load_script_settings, load_settings
 from gradcheck_cli.config_flags import as_flag
@@ -71,8 +72,11 @@ def check_all(named: Mapping[str, NamedTarget], flags: Mapping[str, Any]) -> Non
         raise ConfigError("no TARGET is given, and no configuration names any", "gradcheck init writes one")
     if refused := [as_flag(name) for name in OF_ONE if name in flags]:
         raise ConfigError(f"{', '.join(refused)} is for one target", "set it below the target's name, or name a TARGET")
+    if find_place():
+        raise ConfigError("a launcher's ranks run one target together, not all", "name a TARGET, or use --nproc")
     for one in named.values():
         check_flags(one.target, flags, ("check_scale",))
+        check_ranks(one.target, flags)
 
 
 def choose_settings(one: NamedTarget, flags: Mapping[str, Any], config: Path | None) -> Settings:
@@ -101,13 +105,10 @@ def run_alone(one: NamedTarget, settings: Settings) -> Outcome:
 
 def run_here(one: NamedTarget, settings: Settings) -> Outcome:
     """The same in this process."""
-    from gradcheck_cli import pipeline
-
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         gate = prepare_gate("profile", settings)
-        with progress_bar(settings.quiet) as watch:
-            report, error = pipeline.profile(one.target, settings, watch)
+        report, error = run("profile", one.target, settings)
         report = gate.judge(report)
         keep(gate, report, settings)
         return report, error

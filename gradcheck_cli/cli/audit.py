@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import typer
-
 from gradcheck_cli.cli import gate_options as g
 from gradcheck_cli.cli import options as o
 from gradcheck_cli.cli.format_options import Format, Output, StepSummary
@@ -31,8 +29,9 @@ def audit(
     """Run a training script as it is, and say what is wrong with the order of its loop's calls."""
     flags = o.given(locals())
     from gradcheck_cli.cli.gate import keep, prepare_gate
-    from gradcheck_cli.cli.messages import progress_bar, show_error
+    from gradcheck_cli.cli.messages import show_error
     from gradcheck_cli.cli.output import check_outputs, publish
+    from gradcheck_cli.cli.ranks import finish, run
     from gradcheck_cli.cli.streams import reserve_stdout
     from gradcheck_cli.config import load_script_settings
     from gradcheck_cli.config_targets import find_script
@@ -43,10 +42,7 @@ def audit(
     outputs = check_outputs(settings)
     gate = prepare_gate("audit", settings)
     stdout = reserve_stdout()
-    from gradcheck_cli import pipeline
-
-    with progress_bar(settings.quiet) as watch:
-        report, error = pipeline.audit(what, settings, watch)
+    report, error = run("audit", what, settings)
     report = gate.judge(report)
     try:
         publish(report, settings, outputs, stdout, View.of(stdout))
@@ -54,4 +50,4 @@ def audit(
     finally:
         if error:
             show_error(error)
-    raise typer.Exit(report.exit_code)
+    finish(report)

@@ -22,7 +22,16 @@ REFRESH_SECONDS = 0.1
 
 
 def show_error(error: GradcheckError) -> None:
-    """What is wrong, the user's traceback if there is one, and what to do."""
+    """What is wrong, the user's traceback if there is one, and what to do; of many ranks' errors only the first."""
+    from gradcheck_cli.cli.ranks import speaking
+
+    with speaking(error) as mine:
+        if mine:
+            print_error(mine)
+
+
+def print_error(error: GradcheckError) -> None:
+    """The error's parts, to stderr."""
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     console.print(Text.assemble(("error: ", "bold red"), error.message))
     if error.details:

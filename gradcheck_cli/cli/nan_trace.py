@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import typer
-
 from gradcheck_cli.cli import gate_options as g
 from gradcheck_cli.cli import options as o
+from gradcheck_cli.cli import rank_options as r
 from gradcheck_cli.cli.format_options import Format, StepSummary, TextOutput
 
 
@@ -25,6 +24,9 @@ def nan_trace(
     checkpoint: o.Checkpoint = None,
     eval_: o.Eval = None,
     eager: o.Eager = None,
+    nproc: r.Nproc = None,
+    strategy: r.Strategy = None,
+    timeout: r.Timeout = None,
     select: o.Select = None,
     ignore: o.Ignore = None,
     baseline: g.Baseline = None,
@@ -42,8 +44,9 @@ def nan_trace(
     """Train until something turns NaN or Inf, then say which operation on which line made it, and prove it."""
     flags = o.given(locals())
     from gradcheck_cli.cli.gate import keep, prepare_gate
-    from gradcheck_cli.cli.messages import progress_bar, show_error
+    from gradcheck_cli.cli.messages import show_error
     from gradcheck_cli.cli.output import check_folder, check_text_outputs, publish
+    from gradcheck_cli.cli.ranks import check_ranks, finish, run
     from gradcheck_cli.cli.streams import reserve_stdout
     from gradcheck_cli.config import load_trace_settings
     from gradcheck_cli.config_targets import find_target
@@ -52,14 +55,12 @@ def nan_trace(
 
     what, own = find_target(target, module, arguments, config)
     check_flags(what, flags)
+    check_ranks(what, flags)
     settings = load_trace_settings(flags, config, own)
     outputs, folder = check_text_outputs(settings), check_folder(save_repro)
     gate = prepare_gate("nan-trace", settings)
     stdout = reserve_stdout()
-    from gradcheck_cli import pipeline
-
-    with progress_bar(settings.quiet) as watch:
-        report, error = pipeline.nan_trace(what, settings, watch, save_repro=folder)
+    report, error = run("nan_trace", what, settings, save_repro=folder)
     report = gate.judge(report)
     try:
         publish(report, settings, outputs, stdout, View.of(stdout, all_ops=all_ops))
@@ -67,4 +68,4 @@ def nan_trace(
     finally:
         if error:
             show_error(error)
-    raise typer.Exit(report.exit_code)
+    finish(report)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import typer
-
 from gradcheck_cli.cli import gate_options as g
 from gradcheck_cli.cli import options as o
+from gradcheck_cli.cli import rank_options as r
 from gradcheck_cli.cli.format_options import Format, Output, StepSummary
 from gradcheck_cli.cli.log_options import Log
 
@@ -26,6 +25,9 @@ def profile(
     checkpoint: o.Checkpoint = None,
     eval_: o.Eval = None,
     eager: o.Eager = None,
+    nproc: r.Nproc = None,
+    strategy: r.Strategy = None,
+    timeout: r.Timeout = None,
     probe_every: o.ProbeEvery = None,
     max_recorded_steps: o.MaxRecordedSteps = None,
     stop_above: o.StopAbove = None,
@@ -57,8 +59,9 @@ def profile(
 
         profile_all(flags, config)
     from gradcheck_cli.cli.gate import keep, prepare_gate
-    from gradcheck_cli.cli.messages import progress_bar, show_error
+    from gradcheck_cli.cli.messages import show_error
     from gradcheck_cli.cli.output import check_outputs, publish
+    from gradcheck_cli.cli.ranks import check_ranks, finish, run
     from gradcheck_cli.cli.streams import reserve_stdout
     from gradcheck_cli.config import load_script_settings, load_settings
     from gradcheck_cli.config_targets import find_target
@@ -67,14 +70,12 @@ def profile(
 
     what, own = find_target(target, module, arguments, config)
     check_flags(what, flags, ("check_scale",))
+    check_ranks(what, flags)
     settings = (load_script_settings if isinstance(what, Script) else load_settings)(flags, config, own)
     outputs = check_outputs(settings)
     gate = prepare_gate("profile", settings)
     stdout = reserve_stdout()
-    from gradcheck_cli import pipeline
-
-    with progress_bar(settings.quiet) as watch:
-        report, error = pipeline.profile(what, settings, watch)
+    report, error = run("profile", what, settings)
     view = View.of(stdout, all_layers=all_layers, depth=depth, depth_plot=depth_plot)
     report = gate.judge(report)
     try:
@@ -83,4 +84,4 @@ def profile(
     finally:
         if error:
             show_error(error)
-    raise typer.Exit(report.exit_code)
+    finish(report)

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from gradcheck_cli.cli import gate_options as g
 from gradcheck_cli.cli import options as o
+from gradcheck_cli.cli import rank_options as r
 from gradcheck_cli.cli.format_options import Format, Output, StepSummary
 from gradcheck_cli.cli.log_options import Log
 from gradcheck_cli.config_flags import as_flag
@@ -34,6 +33,9 @@ RUNNING = (
     "checkpoint",
     "eval",
     "eager",
+    "nproc",
+    "strategy",
+    "timeout",
     "verify",
     "verify_against",
     "log",
@@ -57,6 +59,9 @@ def recommend_clip(
     checkpoint: o.Checkpoint = None,
     eval_: o.Eval = None,
     eager: o.Eager = None,
+    nproc: r.Nproc = None,
+    strategy: r.Strategy = None,
+    timeout: r.Timeout = None,
     percentile: o.Percentile = None,
     horizon: o.Horizon = None,
     max_norm: o.JudgedNorm = None,
@@ -81,6 +86,7 @@ def recommend_clip(
     from gradcheck_cli.cli.gate import keep, prepare_gate
     from gradcheck_cli.cli.messages import show_error
     from gradcheck_cli.cli.output import check_outputs, publish
+    from gradcheck_cli.cli.ranks import check_ranks, finish
     from gradcheck_cli.cli.streams import reserve_stdout
     from gradcheck_cli.config import load_clip_settings
     from gradcheck_cli.config_targets import find_target
@@ -92,6 +98,7 @@ def recommend_clip(
     what, own = (target, {}) if nothing_to_run else find_target(target, module, arguments, config)
     check_verify(what, flags)
     check_flags(what or "", flags)
+    check_ranks(what, flags)
     settings = load_clip_settings(flags, config, own, of_script=isinstance(what, Script))
     outputs = check_outputs(settings)
     gate = prepare_gate("recommend-clip", settings)
@@ -104,7 +111,7 @@ def recommend_clip(
     finally:
         if error:
             show_error(error)
-    raise typer.Exit(report.exit_code)
+    finish(report)
 
 
 def check_source(target: str | None, norms: Path | None, flags: Mapping[str, Any]) -> None:
@@ -132,11 +139,9 @@ def judge(target: str | Script | None, norms: Path | None, settings: Settings) -
         from gradcheck_cli.judgement import join_reports, make_clip_report
 
         return join_reports([make_clip_report(one, settings) for one in read(str(target), norms)]), None
-    from gradcheck_cli import pipeline
-    from gradcheck_cli.cli.messages import progress_bar
+    from gradcheck_cli.cli.ranks import run
 
-    with progress_bar(settings.quiet) as watch:
-        return pipeline.recommend_clip(target or "", settings, watch)
+    return run("recommend_clip", target or "", settings)
 
 
 def read(target: str | None, norms: Path | None) -> list[Recording]:

@@ -18,8 +18,13 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 HOLDERS = ("model", "state_dict", "model_state_dict")
 
 
-def choose_device(name: str) -> torch.device:
-    """The device called `name`; `auto` is cuda, else mps, else cpu. Raises DeviceError when it is not there."""
+def choose_device(name: str, local_rank: int | None = None) -> torch.device:
+    """The device called `name`; `auto` is cuda, else mps, else cpu. Raises DeviceError when it is not there.
+
+    One of several ranks on a machine takes the CUDA device of its number; none of them mps, which has no collectives.
+    """
+    if local_rank is not None and name in ("auto", "cuda"):
+        name = f"cuda:{local_rank}" if name == "cuda" or torch.cuda.is_available() else "cpu"
     if name == "auto":
         return torch.device(
             "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"

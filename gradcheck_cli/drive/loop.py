@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from gradcheck_cli.drive.usercode import user_code
 from gradcheck_cli.drive.workload import Workload, outline
 from gradcheck_cli.errors import UserCodeError
 
+NO_BACKWARD = "a training_step returns its loss, without a backward"
 MaxNorm = float | Callable[[float], float]
 """Where to clip: a fixed norm, or what a function makes of the norm of each step in turn."""
 
@@ -48,10 +50,11 @@ def run(
     scaler = scaler or make_scaler(settings)
     for step, window in zip(range(settings.steps), source, strict=False):
         workload.zero_grad()
-        for batch in inspect(window):
-            loss = compute_loss(workload, batch, settings, step)
-            with user_code(f"backward failed in step {step}", "a training_step returns its loss, without a backward"):
-                scaler.scale(loss / len(window) if len(window) > 1 else loss).backward()  # type: ignore[no-untyped-call]
+        for number, batch in enumerate(inspect(window), 1):
+            with workload.holding() if number < len(window) else nullcontext():
+                loss = compute_loss(workload, batch, settings, step)
+                with user_code(f"backward failed in step {step}", NO_BACKWARD):
+                    scaler.scale(loss / len(window) if len(window) > 1 else loss).backward()  # type: ignore[no-untyped-call]
         with user_code(f"the optimizer failed in step {step}"):
             if scaler.is_enabled():
                 scaler.unscale_(workload.optimizer)
@@ -71,8 +74,9 @@ def clip(parameters: list[Tensor], max_norm: MaxNorm) -> None:
         torch.nn.utils.clip_grad_norm_(parameters, max_norm)
         return
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    if norm.isfinite():
-        torch.nn.utils.clip_grads_with_norm_(parameters, max_norm(float(norm)), norm)
+    known = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # of gradients that are in parts on the ranks
+    if known.isfinite():
+        torch.nn.utils.clip_grads_with_norm_(parameters, max_norm(float(known)), norm)
 
 
 def make_scaler(settings: LoopSettings) -> GradScaler:

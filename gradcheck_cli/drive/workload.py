@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,7 +31,8 @@ TrainingStep = Callable[[nn.Module, Any], Tensor]
 class Workload:
     """A model, its data and how one batch becomes a loss. `notes` say what had to be filled in.
 
-    `trainer` and `join` are those of `drive.adapters.parts.Adapted`.
+    `trainer` and `join` are those of `drive.adapters.parts.Adapted`. Forward and backward of all but the last batch
+    of a window run in `holding`, which keeps the ranks from synchronising gradients that are not complete.
     """
 
     model: nn.Module
@@ -42,6 +44,7 @@ class Workload:
     notes: tuple[str, ...] = ()
     trainer: Mapping[str, Any] = field(default_factory=dict)
     join: Callable[[Sequence[Any]], list[Any]] = list
+    holding: Callable[[], AbstractContextManager[Any]] = nullcontext
 
     @property
     def has_optimizer(self) -> bool:

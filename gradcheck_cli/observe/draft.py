@@ -36,6 +36,7 @@ class Draft:
     layout: Layout = field(default_factory=Layout)
     output_numel: dict[int, int] = field(default_factory=dict)
     gradient_numel: dict[int, int] = field(default_factory=dict)
+    own: tuple[float, float] | None = None
 
     def add_losses(self) -> None:
         """Sum the losses of all backward calls: with accumulation, each is already divided by the window's length."""

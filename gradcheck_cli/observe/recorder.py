@@ -24,6 +24,7 @@ from gradcheck_cli.observe.live_steps import LiveSteps
 from gradcheck_cli.observe.naming import modules_of, parameters_of
 from gradcheck_cli.observe.numerics import reducer_for
 from gradcheck_cli.observe.overhead import timed
+from gradcheck_cli.observe.parameters import Parameters
 from gradcheck_cli.observe.recorder_settings import RecorderSettings
 from gradcheck_cli.observe.signals.noise import GradientPairs
 from gradcheck_cli.observe.signals.weights import measure_weights
@@ -47,25 +48,23 @@ class Recorder:
         self._optimizer = optimizer
         described = [one for one in parameters_of(model, optimizer) if id(one[1]) not in self._settings.without]
         self._parameters = [info for info, _ in described]
-        self._tensors = [parameter for _, parameter in described]
-        self._trainable = [i for i, parameter in enumerate(self._tensors) if parameter.requires_grad]
-        self._trainable_tensors = [self._tensors[i] for i in self._trainable]
+        self._tensors = Parameters([parameter for _, parameter in described])
         self._present: list[int] = []
         self._modules = modules_of(model, self._settings.eager)
         self.instruments = Instruments(self._modules)
         self._pairs = GradientPairs()
-        self._reducer = reducer_for(self._tensors[0].device)
-        self._on_host = self._tensors[0].device.type == "cpu"
+        device, self._peers = described[0][1].device, self._settings.peers
+        self._reducer, self._on_host = reducer_for(device), device.type == "cpu"
+        self._peers.prepare(self._tensors.tensors, len(self.instruments.probed))
         weights = measure_weights(described, {info.name: module for info, module in self._modules})
         norms, probed = self._norms(), [self._modules[i][0].name for i in self.instruments.probed]
-        live = LiveSteps(self._settings, self._parameters, self._trainable, norms, probed)
-        self._store = Store(norms, self._trainable, self._settings, weights, live)
+        live = LiveSteps(self._settings, self._parameters, self._tensors.trainable, norms, probed)
+        self._store = Store(norms, self._tensors.trainable, self._settings, weights, live)
         self._unscaled: dict[int, tuple[Tensor, Tensor]] = {}
         self.inputs = Inputs()
         self._updates: Updates | None = None
         self._drafts: list[Draft] = []
-        self._updating = False
-        self.taken, self.overhead = 0, 0.0
+        self._updating, self.taken, self.overhead = False, 0, 0.0
         self._began = self._flushed = perf_counter()
         self._stack = ExitStack()
         self.max_norm: float | None = None
@@ -74,6 +73,7 @@ class Recorder:
         with ExitStack() as stack:
             stack.callback(self.stop)
             stack.enter_context(observed(self))
+            stack.enter_context(self._peers.watching())
             self.start()
             self._stack = stack.pop_all()
         return self
@@ -113,19 +113,14 @@ class Recorder:
         """The newest known value of a series."""
         return self._store.latest(name)
 
-    @property
-    def series(self) -> Series:
-        """All steps so far; waits for those that are still on the device."""
-        return self.series_from(0)
-
-    def series_from(self, first: int) -> Series:
+    def series(self, first: int = 0) -> Series:
         """All steps so far from step `first` on; waits for those that are still on the device."""
-        self._flush()
+        self.flush()
         return self._store.make_series(first)
 
     def recording(self, run: RunInfo) -> Recording:
         """Everything recorded so far, as plain values."""
-        self._flush()
+        self.flush()
         modules, seen = [info for info, _ in self._modules], self.instruments
         return self._store.recording(run, self._parameters, modules, seen.probed, self._norms(), seen.columns())
 
@@ -138,6 +133,7 @@ class Recorder:
             _, unscaled = self._unscaled.pop(id(loss), (loss, loss))
             self.draft.losses.append(unscaled.detach())
             self.instruments.end_first_pass()
+            self._peers.before_backward(loss)
 
     @timed
     def after_backward(self, loss: Tensor) -> None:
@@ -196,13 +192,13 @@ class Recorder:
     def _measure(self) -> None:
         if self.draft.measured:
             return
-        gradients = [tensor.grad for tensor in self._tensors]
+        gradients = self._tensors.gradients()
         present = [i for i, gradient in enumerate(gradients) if gradient is not None]
         self.draft.present = self._present = self._present if present == self._present else present  # one list
         with torch.no_grad():
             if present:
                 self.draft.values["statistics"] = self._reducer.measure([g for g in gradients if g is not None])
-            self.draft.values["weights"] = self._reducer.norms(self._trainable_tensors)
+            self.draft.values["weights"] = self._reducer.norms(self._tensors.trainable_values())
             self.draft.values.update(self._pairs.compare(gradients))
             if self.draft.probing:
                 self._pairs.hold(gradients)
@@ -211,12 +207,11 @@ class Recorder:
     def _measure_before_update(self) -> None:
         self._measure()
         if self.draft.probing and self._updates is None:
-            self._updates = Updates(self._trainable_tensors, self._reducer)
+            self._updates = Updates(self._tensors.trainable_values(), self._reducer)
 
     def _note_settings(self) -> None:
         if self.draft.clipping and self._present:
-            clipped = [self._tensors[i].grad for i in self._present]
-            self.draft.values["clipped"] = self._reducer.norms([g for g in clipped if g is not None])
+            self.draft.values["clipped"] = self._reducer.norms([g for g in self._tensors.gradients() if g is not None])
         self.draft.lr = [group["lr"] for group in self._optimizer.param_groups]
 
     def _end_step(self) -> None:
@@ -226,24 +221,29 @@ class Recorder:
             self.instruments.detach()
             self.overhead += self.instruments.hand_over(draft)
         self.inputs.move_to(draft)
+        self._peers.leave_in(draft)
         now = perf_counter()
         draft.seconds, self._began = now - self._began, now
         draft.overhead, self.overhead = self.overhead, 0.0
         self._drafts.append(draft)
         self.taken += 1
-        if len(self._drafts) == FLUSH_EVERY or (self._on_host and self._is_urgent(draft)):
-            self._flush()
+        if len(self._drafts) == FLUSH_EVERY or (self._peers.is_alone and self.is_awaited):
+            self.flush()
         self._begin_step()
 
-    def _is_urgent(self, draft: Draft) -> bool:
-        """Whether somebody waits for this step, or the progress bar is behind."""
-        awaited = self._settings.is_awaited(draft.values.get("loss", 0.0))  # type: ignore[arg-type]
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for the newest step, or the progress bar is behind."""
+        if not self._on_host or not self._drafts:
+            return False
+        awaited = self._settings.is_awaited(self._drafts[-1].values.get("loss", 0.0))  # type: ignore[arg-type]
         return awaited or perf_counter() - self._flushed > FLUSH_SECONDS
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Bring all steps over from the device; all ranks must do so after the same step."""
         self._store.take(self._drafts)
         self._drafts, self._flushed = [], perf_counter()
 
     def _norms(self) -> Floats:
         with torch.no_grad():
-            return to_host([self._reducer.norms(self._tensors)])[0]
+            return self._peers.whole_norms(to_host([self._reducer.norms(self._tensors.values())])[0])

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite
 
+from gradcheck_cli.observe.peers import ALONE, Peers
 from gradcheck_cli.step_statistics import StepStatistics
 
 ALWAYS_PROBED = 3
@@ -18,7 +19,7 @@ class RecorderSettings:
     `eager` says that compiled modules run in eager mode, so that they can be probed. The recording ends with the
     first step whose norm exceeds `stop_above` or whose loss is not finite, unless `keep_going`. `without` are the
     identities of parameters that are left out: another optimizer trains them. `tell` is given every step once it has
-    come over from the device, on a CPU at once, with the name `model`.
+    come over from the device, on a CPU at once, with the name `model`. `peers` are the recorders of other ranks.
     """
 
     probe_every: int = 10
@@ -29,6 +30,7 @@ class RecorderSettings:
     without: frozenset[int] = frozenset()
     model: str = ""
     tell: Callable[[StepStatistics], None] | None = None
+    peers: Peers = ALONE
 
     def probes(self, step: int) -> bool:
         """Whether to look into modules in a step, counted from 0."""

@@ -69,8 +69,9 @@ class Store:
     def take(self, drafts: Sequence[Draft]) -> None:
         """Bring drafts over from the device, in one transfer, and append their steps up to the one that is the last."""
         arrays = iter(to_host([value for draft in drafts for value in draft.values.values()]))
-        for draft in drafts:
-            values = {name: next(arrays) for name in draft.values}
+        taken = [{name: next(arrays) for name in draft.values} for draft in drafts]
+        self._settings.peers.put_together(drafts, taken, self._trainable)
+        for draft, values in zip(drafts, taken, strict=True):
             if not self.ended:
                 self._add(draft, values)
                 self.ended = self._settings.reason_to_end(float(values.get("loss", 0)), self.latest("grad_norm"))
@@ -100,15 +101,19 @@ class Store:
             largest = np.maximum(-values["low"], values["high"])
         scale = float(values.get("scale", 1.0))
         heard = draft.layout.unpack(values.get("numbers", NOTHING))
-        output = {probe: root_mean(heard.pop(f"output.{probe}"), numel) for probe, numel in draft.output_numel.items()}
-        gradient = {
-            probe: root_mean(heard.pop(f"gradient.{probe}"), numel) / scale
-            for probe, numel in draft.gradient_numel.items()
-        }
+        output = self._root_means({p: (heard.pop(f"output.{p}"), n) for p, n in draft.output_numel.items()})
+        gradient = self._root_means({p: (heard.pop(f"gradient.{p}"), n) for p, n in draft.gradient_numel.items()})
+        gradient = {probe: value / (scale * self._settings.peers.degree) for probe, value in gradient.items()}
         merge_order(self._order, list(output))
         signals = {name: calls[0] if len(calls) == 1 else nanmean(calls) for name, calls in heard.items()}
         signals.update(times_of(values, scale))
         self._probe_rows.append(ProbeRow(row.step, ratio, largest, output, gradient, signals))
+
+    def _root_means(self, calls: Mapping[int, tuple[Floats, int]]) -> dict[int, float]:
+        """RMS by probe, of so many elements each, from their sums of squares call by call."""
+        own = {probe: (float(squares.sum()), numel) for probe, (squares, numel) in calls.items()}
+        sums = self._settings.peers.add_calls(own)
+        return {probe: float(np.sqrt(squares / max(numel, 1))) for probe, (squares, numel) in sums.items()}
 
     def _thin(self) -> None:
         if len(self._rows) > self._settings.max_rows:
@@ -179,11 +184,6 @@ class Store:
     def _by_module(self, rows: Sequence[Mapping[int, float]]) -> Floats:
         cells = [[row.get(probe, NAN) for probe in self._order] for row in rows]
         return np.array(cells, dtype=np.float64).reshape(len(rows), len(self._order))
-
-
-def root_mean(squares: Floats, numel: int) -> float:
-    """RMS of so many elements, from their sums of squares call by call."""
-    return float(np.sqrt(squares.sum() / max(numel, 1)))
 
 
 def nanmean(calls: Floats) -> Floats:

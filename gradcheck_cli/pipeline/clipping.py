@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gradcheck_cli.config import Settings
+from gradcheck_cli.drive.ranks.group import ALONE, Group
 from gradcheck_cli.errors import GradcheckError
 from gradcheck_cli.judgement import check_selection, make_clip_report
 from gradcheck_cli.pipeline.preparation import Progress, Ready, Watcher, begin, ignore, load
@@ -16,14 +17,16 @@ from gradcheck_cli.records import Recording, Report
 from gradcheck_cli.targets import Script
 
 
-def recommend_clip(target: str, settings: Settings, watch: Watcher = ignore) -> tuple[Report, GradcheckError | None]:
+def recommend_clip(
+    target: str, settings: Settings, watch: Watcher = ignore, group: Group = ALONE
+) -> tuple[Report, GradcheckError | None]:
     """Train the target unclipped and recommend a max_norm, which `settings.verify` has trained with in turn.
 
     The error is the one that ended the unclipped run early, if any did; a failure of those that verify is noted.
     Raises GradcheckError when nothing could be recorded at all.
     """
     check_selection(settings)
-    start = load(target, settings)
+    start = load(target, settings, group)
     ready = begin(start, settings, clip="max_norm")
     settings = ready.settings
     recording, error = train_unclipped(ready, watch)
@@ -36,14 +39,14 @@ def recommend_clip(target: str, settings: Settings, watch: Watcher = ignore) -> 
 
 def train_unclipped(ready: Ready, watch: Watcher) -> tuple[Recording, GradcheckError | None]:
     """Train until the steps are done, or the percentile is known well enough for `settings.until_stable`."""
-    workload, device, described, settings = ready
+    settings = ready.settings
     stability = Stability(settings.percentile)
 
     def tell(progress: Progress) -> None:
         watch(replace(progress, text=stability.text))
 
     enough = stability if settings.until_stable else never
-    outcome = watch_training(workload, device, settings, described, tell, enough)
+    outcome = watch_training(ready, tell, enough)
     notes = shortfall(outcome.recording, settings.percentile) if settings.until_stable else ()
     return with_notes(outcome.recording, *notes), outcome.error
 

@@ -43,6 +43,11 @@ def examine(
         return unmeasured(last, worst, reason_of(error))
 
 
+def unexamined(settings: Settings) -> Examination:
+    """Of a run of several ranks: what was asked for was not measured."""
+    return Examination(scale=ScaleCheck(reason="the run has several ranks")) if settings.check_scale else Examination()
+
+
 def unmeasured(last: KeptStep | None, worst: KeptStep | None, reason: str) -> Examination:
     """The reason in place of what was asked for."""
     return Examination(

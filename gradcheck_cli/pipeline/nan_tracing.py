@@ -11,6 +11,7 @@ from time import perf_counter
 
 from gradcheck_cli.config import Settings
 from gradcheck_cli.drive.loop import LoopSettings, make_scaler
+from gradcheck_cli.drive.ranks.group import ALONE, Group
 from gradcheck_cli.errors import GradcheckError, OutputError
 from gradcheck_cli.judgement import check_selection, make_trace_report
 from gradcheck_cli.observe.naming import parameters_of
@@ -32,7 +33,11 @@ PROGRESS_SECONDS = 0.1
 
 
 def nan_trace(
-    target: str | Built, settings: Settings, watch: Watcher = ignore, save_repro: Path | None = None
+    target: str | Built,
+    settings: Settings,
+    watch: Watcher = ignore,
+    save_repro: Path | None = None,
+    group: Group = ALONE,
 ) -> tuple[Report, GradcheckError | None]:
     """Train the target until something is not finite, and report where it came from.
 
@@ -45,7 +50,7 @@ def nan_trace(
         check_is_empty(save_repro)
     births = Births()
     with births.noted():
-        workload, device, described, settings = prepare(target, settings)
+        workload, device, described, settings, team = prepare(target, settings, group)
     loop = LoopSettings(device, settings.precision, settings.steps, settings.clip)
     known_bad = bad_from_the_start(workload.model)
     session = Session(workload, loop, make_scaler(loop), known_bad, births)

@@ -18,8 +18,10 @@ from gradcheck_cli.config import Settings
 from gradcheck_cli.config_flags import as_flag
 from gradcheck_cli.drive import entrypoint
 from gradcheck_cli.drive.devices import choose_device, load_checkpoint, seed_everything
+from gradcheck_cli.drive.ranks.group import ALONE, Group
 from gradcheck_cli.drive.workload import Workload, make_workload
 from gradcheck_cli.observe.nan.randomness import RandomState
+from gradcheck_cli.pipeline.team import Team, assemble
 from gradcheck_cli.records import RunInfo
 
 
@@ -59,6 +61,7 @@ class Start:
     checkpoint: Path | None
     random: RandomState
     folder: Path
+    group: Group = ALONE
 
 
 class Ready(NamedTuple):
@@ -68,21 +71,22 @@ class Ready(NamedTuple):
     device: torch.device
     described: RunInfo
     settings: Settings
+    team: Team = Team()
 
 
-def prepare(target: str | Built, settings: Settings) -> Ready:
+def prepare(target: str | Built, settings: Settings, group: Group = ALONE) -> Ready:
     """Load the target and make it ready to train."""
-    return begin(load(target, settings), settings)
+    return begin(load(target, settings, group), settings)
 
 
-def load(target: str | Built, settings: Settings) -> Start:
+def load(target: str | Built, settings: Settings, group: Group = ALONE) -> Start:
     """Import the target; what is built already can be trained once only."""
-    device = choose_device(settings.device)
+    device = choose_device(settings.device, None if group.is_alone else group.place.local_rank)
     checkpoint = Path(settings.checkpoint).absolute() if settings.checkpoint else None  # before a chdir of theirs
     seed_everything(settings.seed)
     if isinstance(target, Built):
         return Start(target.name, partial(getattr, target, "workload"), device, checkpoint, RandomState(), Path.cwd())
-    return Start(target, entrypoint.find(target), device, checkpoint, RandomState(), Path.cwd())
+    return Start(target, entrypoint.find(target), device, checkpoint, RandomState(), Path.cwd(), group)
 
 
 def begin(start: Start, settings: Settings, clip: str = "clip") -> Ready:
@@ -101,10 +105,11 @@ def begin(start: Start, settings: Settings, clip: str = "clip") -> Ready:
     workload.prepare(start.device, training=not settings.eval)
     trainer = {clip if name == "clip" else name: value for name, value in workload.trainer.items()}
     settings, notes = adopt(trainer, settings)
+    workload, team = assemble(workload, settings, start.group, start.device)
     workload = replace(workload, notes=(*notes, *workload.notes))
     location = entrypoint.location_of(start.function)
     described = replace(describe(start.target, settings, start.device, workload), location=location)
-    return Ready(workload, start.device, described, settings)
+    return Ready(workload, start.device, described, settings, team)
 
 
 def adopt(trainer: Mapping[str, Any], settings: Settings) -> tuple[Settings, tuple[str, ...]]:

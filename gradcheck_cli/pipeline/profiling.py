@@ -13,15 +13,18 @@ from gradcheck_cli.config import Settings
 from gradcheck_cli.drive.batches import Batch
 from gradcheck_cli.drive.interrupt import deferred_interrupt
 from gradcheck_cli.drive.loop import LoopSettings, MaxNorm, run
-from gradcheck_cli.drive.workload import Workload
+from gradcheck_cli.drive.ranks.group import ALONE, Group
 from gradcheck_cli.errors import GradcheckError, TargetError
 from gradcheck_cli.judgement import check_selection, make_report
 from gradcheck_cli.loggers import Log
+from gradcheck_cli.observe.peers import ALONE as NO_PEERS
+from gradcheck_cli.observe.peers import Peers
 from gradcheck_cli.observe.recorder import Recorder
 from gradcheck_cli.observe.recorder_settings import RecorderSettings
-from gradcheck_cli.pipeline.examining import examine
+from gradcheck_cli.pipeline.examining import examine, unexamined
 from gradcheck_cli.pipeline.kept_batches import KeptBatches
-from gradcheck_cli.pipeline.preparation import Built, Progress, Watcher, ignore, prepare
+from gradcheck_cli.pipeline.preparation import Built, Progress, Ready, Watcher, ignore, prepare
+from gradcheck_cli.pipeline.team import Ahead
 from gradcheck_cli.records import Recording, Report, RunInfo
 
 Enough = Callable[[int, Recorder], bool]
@@ -45,31 +48,33 @@ class Outcome:
     error: GradcheckError | None = None
 
 
-def profile(target: str | Built, settings: Settings, watch: Watcher = ignore) -> tuple[Report, GradcheckError | None]:
+def profile(
+    target: str | Built, settings: Settings, watch: Watcher = ignore, group: Group = ALONE
+) -> tuple[Report, GradcheckError | None]:
     """Run the target and report on its gradients; the error is the one that ended the run early, if any did.
 
     Raises GradcheckError when nothing could be recorded at all.
     """
-    outcome = record(target, settings, watch)
+    outcome = record(target, settings, watch, group)
     return make_report("profile", outcome.recording, settings, outcome.error), outcome.error
 
 
-def record(target: str | Built, settings: Settings, watch: Watcher) -> Outcome:
+def record(target: str | Built, settings: Settings, watch: Watcher, group: Group) -> Outcome:
     """Load the target and record `settings.steps` optimizer steps of it."""
     check_selection(settings)
-    workload, device, described, settings = prepare(target, settings)
-    kept = KeptBatches(workload.model)
-    outcome = watch_training(workload, device, settings, described, watch, kept=kept)
+    ready = prepare(target, settings, group)
+    if not group.is_alone:  # to look at a batch again, all ranks would have to
+        outcome = watch_training(ready, watch)
+        return replace(outcome, recording=replace(outcome.recording, examination=unexamined(ready.settings)))
+    kept = KeptBatches(ready.workload.model)
+    outcome = watch_training(ready, watch, kept=kept)
     kept.judge(outcome.recording.series)
-    examination = examine(outcome.recording, workload, device, settings, kept)
+    examination = examine(outcome.recording, ready.workload, ready.device, ready.settings, kept)
     return replace(outcome, recording=replace(outcome.recording, examination=examination))
 
 
 def watch_training(
-    workload: Workload,
-    device: torch.device,
-    settings: Settings,
-    described: RunInfo,
+    ready: Ready,
     watch: Watcher,
     enough: Enough = never,
     max_norm: MaxNorm | None = None,
@@ -80,33 +85,40 @@ def watch_training(
     Gradients are clipped at `max_norm`, or else at the settings' `clip` if there is one. What is worth another look is
     in `kept` afterwards.
     """
-    log = Log(settings.log)
-    recorder = Recorder(workload.model, workload.optimizer, recorder_settings(settings, log))
+    workload, device, described, settings, team = ready
+    log, peers = Log(settings.log), team.peers_of(workload)
+    recorder = Recorder(workload.model, workload.optimizer, recorder_settings(settings, log, peers))
     loop = LoopSettings(device, settings.precision, settings.steps, settings.clip if max_norm is None else max_norm)
     ended, error = "", None
     with ExitStack() as stack:
         interrupt = stack.enter_context(deferred_interrupt())
         stack.enter_context(run_eagerly(settings))
         stack.enter_context(recorder)
-        batches: Iterator[list[Batch]]
-        batches = source = stack.enter_context(closing(workload.windows(settings.accumulate)))
+        source = Ahead(stack.enter_context(closing(workload.windows(settings.accumulate))))
+        batches: Iterator[list[Batch]] = source
         try:
             if kept:
                 workload, batches = kept.watching(workload), kept.keep(source)
             for step in run(workload, batches, loop, recorder.inspect):
                 watch(Progress(recorder.steps, settings.steps, recorder.latest("loss"), recorder.latest("grad_norm")))
                 if kept and kept.judged < recorder.steps:
-                    kept.judge(recorder.series_from(kept.judged), kept.judged)
-                if enough(step + 1, recorder) and not recorder.ended:
+                    kept.judge(recorder.series(kept.judged), kept.judged)
+                if interrupt.requested:
+                    ended = "interrupted"
+                elif enough(step + 1, recorder):
                     ended = "stable"
-                if ended or recorder.ended or interrupt.requested:
+                ended = team.agree(recorder.ended or ended, recorder, source, is_last=step + 1 == settings.steps)
+                if ended:
                     break
         except KeyboardInterrupt:
             interrupt.requested = True
         except GradcheckError as failure:
             ended, error = "failed", failure
+    if error and not team.group.is_alone:
+        raise error  # the others cannot go on, nor put anything together
     ended = ended or ("interrupted" if interrupt.requested else "")
-    return finish(recorder, described, settings, ended, error, log)
+    outcome = finish(recorder, described, settings, ended, error, log)
+    return replace(outcome, recording=team.join(outcome.recording, workload, peers))
 
 
 def finish(
@@ -133,7 +145,7 @@ def nothing_recorded(described: RunInfo, ended: str) -> GradcheckError:
     )
 
 
-def recorder_settings(settings: Settings, log: Log) -> RecorderSettings:
+def recorder_settings(settings: Settings, log: Log, peers: Peers = NO_PEERS) -> RecorderSettings:
     """The part of the settings that is about recording."""
     return RecorderSettings(
         probe_every=settings.probe_every,
@@ -142,6 +154,7 @@ def recorder_settings(settings: Settings, log: Log) -> RecorderSettings:
         stop_above=settings.stop_above,
         keep_going=settings.keep_going,
         tell=log.wanted,
+        peers=peers,
     )
 
 

@@ -129,7 +129,7 @@ def report_clean(seen: FirstRun, script: Script, settings: Settings) -> tuple[Re
     one = seen.main
     if one is None or not one.recorder.taken:
         raise seen.error or nothing_trained(script, seen.ended)
-    skipped = int(np.count_nonzero(one.recorder.series.skipped))
+    skipped = int(np.count_nonzero(one.recorder.series().skipped))
     trace = NanTrace(one.recorder.taken, skipped=skipped)
     return report(seen, one, trace, script, settings, seen.error, others_note(seen, one)), seen.error
 
@@ -146,7 +146,7 @@ def report_fault(
     """Something was not finite: what the second run made of it. A failure of the script's that followed is no more."""
     tape = answer.tape
     step = tape.step if tape else span.last
-    skipped = int(np.count_nonzero(one.recorder.series.skipped[:step]))
+    skipped = int(np.count_nonzero(one.recorder.series().skipped[:step]))
     error = answer.error or (scripts.describe_failure(seen.error) if seen.error and not tape else "")
     found = NanTrace(max(step, span.last) + 1, step, span.sinks, error=error, skipped=skipped)
     if tape is None:
@@ -201,4 +201,4 @@ def report(
     described = describe(one, script, settings, seen.ended if trace.clean else "nonfinite", len(seen.watched) > 1)
     run_info = replace(described, notes=(*described.notes, *notes))
     parameters = [info for info, _ in parameters_of(one.model, one.optimizer)]
-    return make_trace_report(run_info, one.recorder.series, trace, settings, error, parameters)
+    return make_trace_report(run_info, one.recorder.series(), trace, settings, error, parameters)

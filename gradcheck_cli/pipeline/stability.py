@@ -27,7 +27,7 @@ class Stability:
 
     def __call__(self, steps: int, recorder: Recorder) -> bool:
         if steps >= FIRST_CHECK and not steps % CHECK_EVERY:
-            quantile = estimate_quantile(keep(recorder.series).norms, self._percentile)
+            quantile = estimate_quantile(keep(recorder.series()).norms, self._percentile)
             self.text = describe(quantile)
             self.reached = half_width(quantile) <= NARROW
         return self.reached

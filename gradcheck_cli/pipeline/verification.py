@@ -94,8 +94,7 @@ def train(start: Start, settings: Settings, trial: Trial, steps: int, watch: Wat
     def tell(progress: Progress) -> None:
         watch(replace(progress, text=f"verifying: {trial.name}"))
 
-    workload, device, described, changed = begin(start, changed, clip="max_norm")
-    return watch_training(workload, device, changed, described, tell, max_norm=trial.max_norm)
+    return watch_training(begin(start, changed, clip="max_norm"), tell, max_norm=trial.max_norm)
 
 
 def starts_alike(one: Recording, other: Recording) -> bool:

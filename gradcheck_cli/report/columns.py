@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from rich.text import Text
@@ -43,15 +43,20 @@ class Column:
 def fit_columns(rows: Sequence[Row], room: int, view: View) -> tuple[list[Column], list[Column]]:
     """The columns that find room in so many cells, and those that do not; the bar takes what is left over."""
     narrow, wide = BAR_WIDTHS
-    kept = [column for column in make_columns(rows, narrow, view) if column.width]
-    left_out = []
-    while sum(column.width for column in kept) > room and any(column.rank for column in kept):
-        left_out.append(max(kept, key=lambda column: column.rank))
-        kept.remove(left_out[-1])
+    kept, left_out = keep_columns(make_columns(rows, narrow, view), room)
     spare = max(0, room - sum(column.width for column in kept))
     ranks = {column.rank for column in left_out}
     roomy = make_columns(rows, min(wide, narrow + spare), view)
     return [column for column in roomy if column.width and column.rank not in ranks], left_out
+
+
+def keep_columns(columns: Iterable[Column], room: int) -> tuple[list[Column], list[Column]]:
+    """Those with something to show that find room in so many cells, and those that do not."""
+    kept, left_out = [column for column in columns if column.width], []
+    while sum(column.width for column in kept) > room and any(column.rank for column in kept):
+        left_out.append(max(kept, key=lambda column: column.rank))
+        kept.remove(left_out[-1])
+    return kept, left_out
 
 
 def make_columns(rows: Sequence[Row], bar_width: int, view: View) -> list[Column]:

@@ -11,6 +11,7 @@ from rich.text import Text
 from gradcheck_cli.records import Report
 from gradcheck_cli.report import figures
 from gradcheck_cli.report.lines import pad, styled, wrap
+from gradcheck_cli.report.rank_rows import describe_ranks
 from gradcheck_cli.report.view import View
 
 ROUNDING = 1e-6
@@ -38,6 +39,8 @@ def facts(report: Report) -> Iterator[tuple[str, str]]:
         yield "model", run.model
     yield "parameters", parameters(report)
     yield "device", ", ".join([run.device, run.precision] + ([] if run.training else ["eval mode"]))
+    if report.ranks is not None:
+        yield "ranks", describe_ranks(report.ranks)
     yield "steps", steps_recorded(report)
     known = steps and run.sees_loss
     yield "loss", f"{figures.plain(series.loss[0])} → {figures.plain(series.loss[-1])}" if known else "–"

@@ -15,6 +15,7 @@ from gradcheck_cli import __version__
 from gradcheck_cli.clip_advice import ClipAdvice, Interval
 from gradcheck_cli.records import FORMAT_VERSION, Report, RuleInfo
 from gradcheck_cli.report.origin_members import origin_members, trace_members
+from gradcheck_cli.report.rank_members import rank_members
 from gradcheck_cli.report.view import View
 
 
@@ -40,6 +41,7 @@ def document(report: Report) -> dict[str, Any]:
         "exit_code": report.exit_code,
         "error": report.error or None,
         "series": report.series,
+        "ranks": rank_members(report.ranks) if report.ranks else None,
         "layers": report.layers,
         "clip": clip_members(report.clip) if report.clip else None,
         "trace": trace_members(report.trace) if report.trace else None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.text import Text
 
@@ -26,18 +26,31 @@ def layer_table(layers: Sequence[LayerSummary], view: View) -> list[Text]:
     names = [name_cell(row, view) for row in rows]
     name_width = max([len("layer"), *(name.cell_len for name in names if name.cell_len <= view.width // 2)])
     columns, left_out = fit_columns(rows, view.width - name_width, view)
+    return [*table_lines("layer", names, name_width, columns, view, {}), *left_out_note(left_out, view)]
+
+
+def table_lines(
+    title: str,
+    names: Sequence[Text],
+    name_width: int,
+    columns: Sequence[Column],
+    view: View,
+    above: Mapping[int, Text],
+) -> list[Text]:
+    """Titles and rows, with what stands above some of them; a name wider than its column has a line to itself."""
     lines = [
         table_line(
             styled(name, "quiet"), [styled(column.title[line], "quiet") for column in columns], columns, name_width
         )
-        for line, name in enumerate(("", "layer"))
+        for line, name in enumerate(("", title))
     ]
     for index, name in enumerate(names):
+        lines += wrap(above[index], view.width) if index in above else []
         if name.cell_len > name_width:
             lines += wrap(name, view.width)
             name = styled("")
         lines.append(table_line(name, [column.cells[index] for column in columns], columns, name_width))
-    return lines + left_out_note(left_out, view)
+    return lines
 
 
 def table_line(name: Text, cells: Sequence[Text], columns: Sequence[Column], name_width: int) -> Text:

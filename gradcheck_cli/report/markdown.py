@@ -12,6 +12,7 @@ from gradcheck_cli.report.header import ending, facts
 from gradcheck_cli.report.markdown_clip import answer_parts, basis_parts
 from gradcheck_cli.report.markdown_findings import finding_parts, not_evaluated_parts
 from gradcheck_cli.report.markdown_layers import layer_parts
+from gradcheck_cli.report.markdown_ranks import rank_parts
 from gradcheck_cli.report.markdown_trace import trace_parts
 from gradcheck_cli.report.markup import code, fence, finish, prose, row, sign, table_head
 from gradcheck_cli.report.nan_trace import describe_run
@@ -70,6 +71,7 @@ def page(report: Report, view: View) -> Iterator[Part]:
         yield from basis_parts(report, report.clip, view)
     yield from comparison_parts(report, view)
     yield from layer_parts(report, view)
+    yield from rank_parts(report, view)
     yield from not_evaluated_parts(report, view)
     yield from run_parts(report, view)
 

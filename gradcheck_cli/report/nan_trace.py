@@ -13,6 +13,7 @@ from gradcheck_cli.report.figures import plural
 from gradcheck_cli.report.lines import SYMBOLS, join, styled, wrap
 from gradcheck_cli.report.operations import operation_table
 from gradcheck_cli.report.origin_block import Row, block, origin_rows
+from gradcheck_cli.report.rank_rows import describe_ranks
 from gradcheck_cli.report.verdict import failure, since_baseline
 from gradcheck_cli.report.view import View
 from gradcheck_cli.tape import NanOrigin, NanTrace
@@ -61,7 +62,8 @@ def describe_run(report: Report, trace: NanTrace) -> str:
         "no seed" if run.seed is None else f"seed {run.seed}",
         f"torch {run.versions.get('torch', '–')}",
     ]
-    return ", ".join(filter(None, facts))
+    ranks = f"; ranks: {describe_ranks(report.ranks)}" if report.ranks else ""
+    return ", ".join(filter(None, facts)) + ranks
 
 
 def describe_steps(report: Report, trace: NanTrace) -> str:

@@ -13,6 +13,8 @@ from gradcheck_cli.report.header import header
 from gradcheck_cli.report.layer_table import extremes, layer_table
 from gradcheck_cli.report.lines import to_string
 from gradcheck_cli.report.nan_trace import trace_sections
+from gradcheck_cli.report.rank_rows import ranks_to_show
+from gradcheck_cli.report.rank_table import rank_table
 from gradcheck_cli.report.verdict import failure, verdict
 from gradcheck_cli.report.view import View
 
@@ -46,12 +48,13 @@ def audit_sections(report: Report, view: View) -> list[list[Text]]:
 
 
 def profile_sections(report: Report, view: View) -> list[list[Text]]:
-    """Header, layers, depth plot, findings, what became of the baseline, and verdict."""
+    """Header, layers, depth plot, ranks, findings, what became of the baseline, and verdict."""
     return [
         header(report, view),
         layer_table(report.layers, view),
         extremes(report.layers, view),
         depth_plot(report.layers, view),
+        rank_table(ranks_to_show(report), view),
         finding_list(report.diagnosis.findings, view, states_of(report)),
         comparison_list(report, view),
         not_evaluated_list(report.diagnosis.not_evaluated, view),

@@ -30,8 +30,9 @@ TYPOGRAPHY = str.maketrans(
 class View:
     """`width` in terminal cells. Without `unicode` everything is ASCII.
 
-    `all_layers` folds nothing; `depth` joins the layers that share so many components of their names. `all_ops`
-    lists every operation of a step that was replayed. `depth_plot` draws one or does not; None leaves it to the width.
+    `all_layers` folds nothing, and leaves out no rank; `depth` joins the layers that share so many components of their
+    names. `all_ops` lists every operation of a step that was replayed. `depth_plot` draws one or does not; None leaves
+    it to the width.
     `folder` is the working directory as seen from the repository's root, "" for the root itself: lines of source are
     given from the working directory, and services that show them beside the code want them from the root.
     """

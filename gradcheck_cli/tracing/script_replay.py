@@ -201,7 +201,7 @@ class Replay(Session):
         if one.by_hand:
             self._tracer.end_update(one.optimizer)
         tape = self._tracer.tape(one.recorder.taken - 1)
-        series, only_gradients = one.recorder.series, all(sink.what == "gradient" for sink in tape.sinks)
+        series, only_gradients = one.recorder.series(), all(sink.what == "gradient" for sink in tape.sinks)
         skipped = tape.step < len(series) and series.skipped[tape.step] and not series.loss_scale[tape.step] < 1
         is_harmful = bool(tape.sinks) and not (skipped and only_gradients)
         self.answer = Answer(tape if is_harmful else None, steps=self.answer.steps + 1)

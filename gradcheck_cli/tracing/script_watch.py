@@ -87,7 +87,7 @@ class FaultWatch(Session):
 
     def _span(self, one: Watched) -> Span | None:
         known, recorder = self._known[one], one.recorder
-        news, first = recorder.series_from(known.finite_after), known.finite_after
+        news, first = recorder.series(known.finite_after), known.finite_after
         bad = [first + i for i in range(len(news)) if is_bad(news, i, first + i in known.with_loss)]
         spoiled = spoiled_state(one.model, known.bad)
         if not bad and not spoiled:
@@ -128,7 +128,7 @@ def spoiled_state(model: nn.Module, known_bad: frozenset[str]) -> tuple[Sink, ..
 
 def seen_in(one: Watched, step: int) -> Iterator[Sink]:
     """What was bad of a step's loss and gradients; these may be there no more."""
-    series = one.recorder.series
+    series = one.recorder.series()
     if not isfinite(series.loss[step]):
         yield Sink("loss", "", state_of(torch.tensor(series.loss[step])))
     named = [(name, p.grad) for name, p in one.model.named_parameters() if p.grad is not None]

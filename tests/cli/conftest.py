@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.drive.training import TINY
+from tests.zygote import quick_programs
 
 ROOT = Path(__file__).parents[2]
-GRADCHECK = [sys.executable, "-m", "gradcheck_cli"]
 HEALTHY = "from tiny import *\ndef build():\n    model = net()\n    return model, data(), mse, sgd(model)\n"
 SICK = HEALTHY.replace("sgd(model)", "sgd(model[0])")
 
@@ -45,7 +44,7 @@ def start(folder: Path, environment: dict[str, str]) -> Callable[..., subprocess
     def begin(*arguments: str, **streams: object) -> subprocess.Popen[str]:
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
         return subprocess.Popen(
-            [*GRADCHECK, *arguments],
+            [f"{quick_programs()}/gradcheck", *arguments],
             cwd=folder,
             env=environment,
             text=True,

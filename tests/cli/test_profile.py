@@ -12,7 +12,8 @@ from typing import Any
 import jsonschema
 
 from gradcheck_cli import archive
-from tests.cli.conftest import GRADCHECK, Gradcheck, assert_no_frame_of_ours, assert_refused
+from tests.cli.conftest import Gradcheck, assert_no_frame_of_ours, assert_refused
+from tests.zygote import quick_programs
 
 Write = Callable[[str], None]
 
@@ -79,7 +80,7 @@ def test_json_stands_alone_whatever_the_users_code_prints(gradcheck: Gradcheck, 
 
 def test_a_reader_that_goes_away_is_no_crash(folder: Path, environment: dict[str, str]) -> None:
     for command in ("profile sick.py:build --steps 2 -f json", "rules"):
-        line = " ".join([*GRADCHECK, command]) + " | head -1; echo ${PIPESTATUS[0]}"
+        line = f"{quick_programs()}/gradcheck {command}" + " | head -1; echo ${PIPESTATUS[0]}"
         ended = subprocess.run(
             ["bash", "-c", line], cwd=folder, env=environment, text=True, capture_output=True, timeout=120
         )

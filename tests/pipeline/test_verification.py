@@ -67,9 +67,7 @@ def start_of(source: str) -> Start:
 
 def series(start: Start, max_norm: MaxNorm | None = None) -> tuple[Floats, Floats, Floats]:
     """Losses and norms before and after clipping of one more run."""
-    settings = Settings(steps=STEPS)
-    workload, device, described, settings = begin(start, settings)
-    found = watch_training(workload, device, settings, described, ignore, max_norm=max_norm).recording.series
+    found = watch_training(begin(start, Settings(steps=STEPS)), ignore, max_norm=max_norm).recording.series
     return found.loss, found.grad_norm, found.grad_norm_clipped
 
 

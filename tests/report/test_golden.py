@@ -11,11 +11,12 @@ from gradcheck_cli import __version__
 from gradcheck_cli.report.formats import render
 from gradcheck_cli.report.view import View
 from tests.report.advices import ADVICES
+from tests.report.rank_runs import RANKS
 from tests.report.reports import REPORTS
 from tests.report.traces import TRACES
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-ALL = {**REPORTS, **TRACES, **ADVICES}
+ALL = {**REPORTS, **TRACES, **ADVICES, **RANKS}
 VIEWS = {
     "table-80.txt": ("table", View(width=80)),
     "table-140.txt": ("table", View(width=140)),
@@ -34,8 +35,13 @@ SHOWN_BY_SERVICES = [
     *("trace-clean", "trace-two-origins", "trace-backward", "trace-not-reproduced", "trace-raised", "trace-baseline"),
     *("trace-baseline-kept", "trace-hostile"),
 ]
+SHOWN_OF_RANKS = {
+    "ranks": (*VIEWS, "md"),
+    "ranks-many": ("table-80.txt", "table-140.txt", "md"),
+    "ranks-hostile": ("table-80.txt", "table-ascii.txt", "md"),
+}
 CASES = [
-    *[(name, suffix) for name in ALL for suffix in VIEWS],
+    *[(name, suffix) for name in ALL for suffix in SHOWN_OF_RANKS.get(name, VIEWS)],
     *[(name, suffix) for name in SHOWN_BY_SERVICES for suffix in SERVICES],
 ]
 

@@ -25,12 +25,13 @@ from gradcheck_cli.report.view import View
 from tests.diagnose.recordings import make_recording
 from tests.report.advices import ADVICES
 from tests.report.pages import Element, data_of, make_page
+from tests.report.rank_runs import RANKS
 from tests.report.reports import REPORTS, make_report
 from tests.report.traces import TRACES, make_trace, operations, sqrt
 
 pytest.importorskip("jinja2")
 
-ALL = {**REPORTS, **TRACES, **ADVICES}
+ALL = {**REPORTS, **TRACES, **ADVICES, **RANKS}
 PROFILES = {name: report for name, report in REPORTS.items() if not report.others}
 EVIL = (
     "</script><script>window.owned=1</script>",

@@ -20,12 +20,13 @@ from gradcheck_cli.report.json_document import render_json
 from gradcheck_cli.report.view import View
 from tests.diagnose.recordings import make_recording
 from tests.report.advices import ADVICES
+from tests.report.rank_runs import RANKS
 from tests.report.reports import REPORTS, make_report
 from tests.report.traces import TRACES
 
 SCHEMA = json.loads(files("gradcheck_cli.report").joinpath("schema.json").read_text(encoding="utf-8"))
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
-ALL = {**REPORTS, **TRACES, **ADVICES}
+ALL = {**REPORTS, **TRACES, **ADVICES, **RANKS}
 DOCS = Path(__file__).parents[2] / "docs" / "json.md"
 
 reports = pytest.mark.parametrize("name", REPORTS)

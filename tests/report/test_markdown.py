@@ -18,11 +18,12 @@ from gradcheck_cli.report.view import View
 from gradcheck_cli.tape import NanTrace
 from tests.diagnose.recordings import make_recording
 from tests.report.advices import ADVICES
+from tests.report.rank_runs import RANKS, make_ranks
 from tests.report.reports import REPORTS, make_report
 from tests.report.traces import TRACES, make_trace, sqrt
 
 MIB = 1024 * 1024
-ALL = {**REPORTS, **TRACES, **ADVICES}
+ALL = {**REPORTS, **TRACES, **ADVICES, **RANKS}
 PARSER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 DETAILS = re.compile(r"<details><summary>[\w ,]+</summary>\n|</details>\n?")
 ATTACKS = (
@@ -51,11 +52,12 @@ def hostile(name: str) -> Report:
     """A report in which every text that a user can choose is the name."""
     recording = make_recording(steps=2, parameters={f"a{name}.weight": (2, 2), "b.weight": (2, 2)}, notes=(f"a{name}",))
     recording = replace(recording, run=replace(recording.run, target=f"a{name}", model=f"a{name}"))
+    ranks = make_ranks([f"a{name}", f"b{name}"], steps=2, backend=f"a{name}")
     findings = [
         Finding("GC101", "some-rule", Severity.ERROR, f"a{name}", f"a{name}", layer=f"a{name}", step=1),
         *[Finding("GC102", "other", Severity.WARNING, f"a{name}", "", layer=f"{k}{name}") for k in "bc"],
     ]
-    return make_report(recording, findings, [NotEvaluated("GC103", "third", f"a{name}")], error=f"a{name}")
+    return make_report(recording, findings, [NotEvaluated("GC103", "third", f"a{name}")], error=f"a{name}", ranks=ranks)
 
 
 def hostile_trace(name: str) -> Report:

@@ -33,7 +33,7 @@ def measure_weights(
 ) -> WeightSignals:
     """Of every parameter; waits for the device, so it belongs before the first step."""
     matrices = [tensor if is_matrix(tensor) else None for _, tensor in described]
-    spread = iter(to_host([tensor.detach().float().std(correction=0) for tensor in matrices if tensor is not None]))
+    spread = iter(to_host([std_of(tensor) for tensor in matrices if tensor is not None]))
     fans = [
         fans_of(tuple(tensor.shape), type(modules.get(info.module)).__name__)
         if matrix is not None
@@ -44,6 +44,16 @@ def measure_weights(
     std = np.array([np.nan if matrix is None else float(next(spread)) for matrix in matrices])
     recurrent = [matrix for name, module in modules.items() for matrix in measure_recurrent(name, module)]
     return WeightSignals(std, table[:, 0], table[:, 1], tuple(recurrent))
+
+
+def std_of(tensor: Tensor) -> Tensor:
+    """The spread of all elements, 0-d."""
+    return whole(tensor.detach()).float().std(correction=0)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a distributed tensor, for which its ranks must ask together; a plain one as it is."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
 def is_matrix(tensor: Tensor) -> bool:
@@ -67,7 +77,7 @@ def measure_recurrent(name: str, module: nn.Module) -> Iterator[RecurrentMatrix]
         return
     for own, parameter in module.named_parameters(recurse=False):
         if RECURRENT.fullmatch(own):  # not the parts of a weight norm
-            matrices = np.split(to_host([parameter])[0], len(gates))
+            matrices = np.split(to_host([whole(parameter)])[0], len(gates))
             for gate, matrix in zip(gates, matrices, strict=True):
                 path = f"{name}.{own}" if name else own
                 yield RecurrentMatrix(path, gate, nonlinearity(module, gate), *spectrum(matrix))

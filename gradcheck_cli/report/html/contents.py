@@ -19,9 +19,12 @@ from gradcheck_cli.report.html.heat_map import heat_map
 from gradcheck_cli.report.html.layer_rows import LayerTable, make_table
 from gradcheck_cli.report.html.norm_histogram import norm_histogram
 from gradcheck_cli.report.html.operation_rows import OperationTable, make_operations
+from gradcheck_cli.report.html.rank_chart import rank_chart
+from gradcheck_cli.report.html.rank_rows import RankTable, make_rank_table
 from gradcheck_cli.report.html.series_chart import series_chart
 from gradcheck_cli.report.html.trace_path import OriginView, origin_view
 from gradcheck_cli.report.lines import SYMBOLS
+from gradcheck_cli.report.rank_rows import ranks_to_show
 from gradcheck_cli.report.view import View
 
 if TYPE_CHECKING:
@@ -58,6 +61,7 @@ class Contents:
     clip: ClipView | None
     charts: Sequence[Chart]
     table: LayerTable | None
+    ranks: RankTable | None
     comparison: Sequence[tuple[str, Sequence[str]]]
 
 
@@ -83,6 +87,7 @@ def make_contents(report: Report, prefix: str, several: bool, view: View) -> Con
         clip_view(report, clip) if clip else None,
         [*charts(report, prefix)],
         make_table(report.layers, view),
+        make_rank_table(ranks_to_show(report), view),
         [(label, lines) for label, lines in entries(report) if lines] if report.comparison else (),
     )
 
@@ -165,5 +170,6 @@ def charts(report: Report, prefix: str) -> Iterator[Chart]:
         heat_map(report, f"{prefix}heat"),
         series_chart(report, f"{prefix}series"),
         norm_histogram(report, f"{prefix}norms") if report.trace is None else None,
+        rank_chart(ranks_to_show(report), f"{prefix}ranks"),
     )
     yield from (chart for chart in made if chart is not None)

@@ -1,0 +1,1 @@
+"""What only several processes that train together can show, and what they must put together."""

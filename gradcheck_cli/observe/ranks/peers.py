@@ -1,0 +1,217 @@
+"""One rank's recorder among those of the other ranks: what is its own, and what all of them measured together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from gradcheck_cli.observe.draft import Draft
+from gradcheck_cli.observe.numerics import reducer_for
+from gradcheck_cli.observe.peers import Sums, Values
+from gradcheck_cli.observe.ranks.checksums import checksums
+from gradcheck_cli.observe.ranks.local_gradients import LocalGradients
+from gradcheck_cli.observe.ranks.shards import Shards
+from gradcheck_cli.observe.transfer import to_host
+from gradcheck_cli.ranks import RankPart
+from gradcheck_cli.records import Floats
+
+CHECK_EVERY = 50
+"""After so many steps, parameters and buffers are compared."""
+
+
+class Group(Protocol):
+    """What passes between the ranks; every rank must make each call. See `drive.ranks.group`."""
+
+    waited: float
+    host: str
+
+    @property
+    def size(self) -> int: ...
+    @property
+    def rank(self) -> int: ...
+    def add(self, numbers: Floats) -> Floats: ...
+
+
+@dataclass
+class Own:
+    """What is known of the rank's own steps so far; see `ranks.RankPart`."""
+
+    rows: list[tuple[float, ...]] = field(default_factory=list)
+    unused: list[tuple[int, tuple[int, ...]]] = field(default_factory=list)
+    checked: list[int] = field(default_factory=list)
+    checksums: list[Floats] = field(default_factory=list)
+
+
+class RankPeers:
+    """Watches one rank's steps beside its recorder, to which it belongs.
+
+    `degree` is over how many ranks the gradients are averaged, `compared` are the tensors that must be the same on all.
+    """
+
+    is_alone = False
+
+    def __init__(self, group: Group, degree: int, compared: Sequence[Tensor]) -> None:
+        self._group, self.degree, self._compared = group, degree, compared
+        self._own, self._steps = Own(), 0
+        self._began = perf_counter()
+        self._waited = group.waited
+        self._own_seconds = float("nan")
+
+    def prepare(self, parameters: Sequence[Tensor], probes: int) -> None:
+        """Say what the recorder measures: these parameters, and so many modules."""
+        self._shards, self._probes = Shards(parameters), probes
+        self._gradients = LocalGradients(parameters, reducer_for(parameters[0].device))
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Look at the rank's own gradients for the length of the context."""
+        with self._gradients.caught():
+            yield
+
+    def before_backward(self, loss: Tensor) -> None:
+        """A backward pass begins: up to the first of a step, nobody was waited for but in the group."""
+        if np.isnan(self._own_seconds):
+            self._own_seconds = perf_counter() - self._began - (self._group.waited - self._waited)
+        self._gradients.before_backward(loss)
+
+    def leave_in(self, draft: Draft) -> None:
+        """The step is over: what it left goes into its draft."""
+        tables, unused, syncs = self._gradients.take()
+        for number, table in enumerate(tables):
+            draft.values[f"own.{number}"] = table
+        if self._steps % CHECK_EVERY == 0:
+            self._check(draft)
+        if unused != (self._own.unused[-1][1] if self._own.unused else ()):
+            self._own.unused.append((self._steps, unused))
+        draft.own = self._own_seconds, float(syncs)
+        self._steps += 1
+        self._began, self._waited, self._own_seconds = perf_counter(), self._group.waited, float("nan")
+
+    def _check(self, draft: Draft) -> None:
+        if self._compared:
+            self._own.checked.append(self._steps)
+            draft.values["checksums"] = checksums(self._compared)
+
+    def put_together(self, drafts: Sequence[Draft], values: Sequence[Values], trainable: Sequence[int]) -> None:
+        """Make what every rank measured of its part that of the whole, in `values`; note what was the rank's own."""
+        for draft, one in zip(drafts, values, strict=True):
+            self._note(draft, one)
+        self._average_losses(values)
+        if len(self._shards.all) and drafts:
+            Whole(self._shards, np.array(trainable)).make(drafts, values)
+
+    def _note(self, draft: Draft, values: Values) -> None:
+        own = [values.pop(name) for name in [name for name in values if name.startswith("own.")]]
+        table = np.concatenate(own) if own else np.full((1, 6), np.nan)
+        seconds, syncs = draft.own or (float("nan"), -1.0)
+        norm, nonfinite = float(np.sqrt(np.square(table[:, 0]).sum())), float(table[:, 5].sum())
+        loss = float(values.get("loss", float("nan")))
+        self._own.rows.append((loss, norm, nonfinite, draft.seconds, seconds, draft.batch, draft.epoch, syncs))
+        if "checksums" in values:
+            self._own.checksums.append(values.pop("checksums"))
+
+    def _average_losses(self, values: Sequence[Values]) -> None:
+        inputs = [[name for name in one if name.startswith("input.")] for one in values]
+        bad = [sum(float(one[name]) for name in names) for one, names in zip(values, inputs, strict=True)]
+        losses = [float(one.get("loss", float("nan"))) for one in values]
+        mean, total = np.split(self._group.add(np.array([*losses, *bad])), 2)
+        for number, (one, names) in enumerate(zip(values, inputs, strict=True)):
+            for name in names:
+                del one[name]
+            one["input.0"] = total[number]
+            if "loss" in one:
+                one["loss"] = mean[number] / self._group.size
+
+    def whole_norms(self, norms: Floats) -> Floats:
+        """(n,) of whole parameters from those of their parts."""
+        return self._shards.put_together(norms)
+
+    def add_calls(self, sums: Sums) -> Sums:
+        """Sums of squares and numbers of elements, by probe, of all ranks; the rank's own probes first."""
+        table = np.zeros((self._probes, 2))
+        for probe, both in sums.items():
+            table[probe] = both
+        table = self._group.add(table)
+        order = [*sums, *(probe for probe in range(self._probes) if probe not in sums and table[probe, 1])]
+        return {probe: (float(table[probe, 0]), int(table[probe, 1])) for probe in order}
+
+    def part(self, sync_seconds: float) -> RankPart:
+        """What is the rank's own, of all steps that have come over; the tensors are compared once more."""
+        own = self._own
+        if self._compared and self._steps and own.checked[-1:] != [self._steps - 1]:
+            own.checked.append(self._steps - 1)
+            own.checksums.append(to_host([checksums(self._compared)])[0])
+        table = np.array(own.rows).reshape(-1, 8)
+        loss, norm, nonfinite, seconds, own_seconds, batch, epoch, syncs = table.T
+        whole = [np.nan_to_num(column, nan=-1).astype(np.int64) for column in (batch, epoch, syncs)]
+        return RankPart(
+            rank=self._group.rank,
+            host=self._group.host,
+            loss=loss,
+            grad_norm=norm,
+            nonfinite=nonfinite,
+            seconds=seconds,
+            own_seconds=own_seconds,
+            batch=whole[0],
+            epoch=whole[1],
+            syncs=whole[2],
+            sync_seconds=sync_seconds,
+            unused=tuple(own.unused),
+            checked=np.array(own.checked, dtype=np.int64),
+            checksums=np.array(own.checksums, dtype=np.int64).reshape(len(own.checked), len(self._compared)),
+        )
+
+
+class Whole:
+    """Puts together the statistics of several steps at once."""
+
+    def __init__(self, shards: Shards, trainable: Any) -> None:
+        self._shards, self._trainable = shards, trainable
+
+    def make(self, drafts: Sequence[Draft], values: Sequence[Values]) -> None:
+        """Replace in `values` what was measured of parts."""
+        self._put_statistics(drafts, values)
+        places = list(self._columns(drafts, values))
+        table = np.zeros((len(self._shards.counts), len(places)))
+        for column, (one, name, rows) in enumerate(places):
+            table[rows, column] = one[name] if name in ("dot", "square") else np.square(one[name])
+        table = self._shards.add(table)
+        for column, (one, name, rows) in enumerate(places):
+            one[name] = table[rows, column] if name in ("dot", "square") else np.sqrt(table[rows, column])
+        self._put_extremes(values)
+
+    def _put_statistics(self, drafts: Sequence[Draft], values: Sequence[Values]) -> None:
+        tables = np.zeros((len(drafts), len(self._shards.counts), 6))
+        for number, (draft, one) in enumerate(zip(drafts, values, strict=True)):
+            if "statistics" in one:
+                tables[number, draft.present] = one["statistics"]
+        tables = self._shards.statistics(tables)
+        for number, (draft, one) in enumerate(zip(drafts, values, strict=True)):
+            if "statistics" in one:
+                one["statistics"] = tables[number, draft.present]
+
+    def _columns(self, drafts: Sequence[Draft], values: Sequence[Values]) -> Iterator[tuple[Values, str, Any]]:
+        everything = np.arange(len(self._shards.counts))
+        for draft, one in zip(drafts, values, strict=True):
+            rows = {"weights": self._trainable, "updates": self._trainable, "clipped": np.array(draft.present)}
+            rows.update(dot=everything, square=everything)
+            yield from ((one, name, rows[name]) for name in rows if name in one)
+
+    def _put_extremes(self, values: Sequence[Values]) -> None:
+        probed = [one for one in values if "low" in one]
+        if not probed:
+            return
+        empty = self._shards.counts[self._trainable] == 0
+        table = np.full((len(self._shards.counts), 2 * len(probed)), -np.inf)
+        for number, one in enumerate(probed):
+            table[self._trainable, 2 * number] = np.where(empty, -np.inf, -one["low"])
+            table[self._trainable, 2 * number + 1] = np.where(empty, -np.inf, one["high"])
+        table = self._shards.largest(table)
+        for number, one in enumerate(probed):
+            one["low"], one["high"] = -table[self._trainable, 2 * number], table[self._trainable, 2 * number + 1]

@@ -1,0 +1,262 @@
+"""A `python` and a `gradcheck` that start at once: torch is imported once for all the processes of the tests.
+
+Of the three seconds that `gradcheck profile` takes with a tiny model, two go into imports. `quick_programs()` starts one
+process that has made them, and gives the folder of a `python` and a `gradcheck` that have it fork. What they start is a
+process like any other, with the arguments, directory, environment and streams that it was given; signals reach it, and
+its exit code, or the signal that ended it, is theirs. They start the true Python instead where a fork would be another
+thing: for options of the interpreter, and for variables that are read at its start or when torch is imported.
+
+A fork has torch in `sys.modules` from the start. What asks whether it is, or takes time, must use `sys.executable`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+
+READ_AT_START = ("PYTHON", "LC_", "LANG", "OMP_", "MKL_", "OPENBLAS_", "TORCH", "TYPER_", "KINETO_")
+READ_BY_US = ("PYTHONPATH", "PYTHONIOENCODING", "PYTHONUTF8", "PYTHONUNBUFFERED")
+
+
+def startup() -> dict[str, str]:
+    """The variables that a process must have in common with the one that it is forked from."""
+    return {k: v for k, v in os.environ.items() if k.startswith(READ_AT_START) and k not in READ_BY_US}
+
+
+# In the tests
+
+
+def quick_programs() -> str:
+    """The folder of `python` and `gradcheck`. They are there until this process ends."""
+    global _folder
+    if not _folder:
+        _folder = start()
+    return _folder
+
+
+_folder = ""
+
+
+def start() -> str:
+    """Start the process to be forked, and write the programs that ask it to."""
+    import atexit
+    import shlex
+    import subprocess
+    import tempfile
+
+    folder = tempfile.mkdtemp(prefix="zygote-")
+    beside = os.path.dirname(sys.executable)
+    for name, words in {"python": [], "gradcheck": [f"{beside}/gradcheck"]}.items():
+        line = shlex.join([sys.executable, "-IS", __file__, "ask", folder, *words])
+        with open(f"{folder}/{name}", "w") as program:
+            program.write(f'#!/bin/sh\nexec {line} "$@"\n')
+        os.chmod(f"{folder}/{name}", 0o755)
+    environment = {k: v for k, v in os.environ.items() if k not in READ_BY_US}
+    command = [sys.executable, __file__, "serve", folder]
+    served = subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    )
+    assert served.stdin is not None  # it serves until this is closed
+    assert served.stdout is not None
+    assert served.stdout.readline() == b"listening\n"
+    atexit.register(served.wait)
+    atexit.register(served.stdin.close)
+    return folder
+
+
+# In the programs
+
+
+def ask(folder: str, words: list[str]) -> None:
+    """Have a process forked for these words, pass signals on to it, and end as it ends."""
+    with open(f"{folder}/startup") as file:
+        common = json.load(file) == startup()
+    if not common or not words or (words[0].startswith("-") and words[0] not in ("-c", "-m")):
+        os.execv(sys.executable, [sys.executable, *words])
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(f"{folder}/socket")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: connection.sendall(bytes([number])))
+    socket.send_fds(connection, [b"."], [0, 1, 2])
+    request = json.dumps([words, os.getcwd(), dict(os.environ), f"{folder}/python"])
+    connection.sendall(f"{request}\n".encode())
+    code = int(connection.makefile().read())
+    if code < 0:
+        signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    os._exit(code)
+
+
+# In the process to be forked
+
+
+def serve(folder: str) -> list[str]:
+    """Fork for whoever asks. Returns in a fork, once it is the process that was asked for: the words to run."""
+    import contextlib
+    import select
+    import shutil
+
+    with open(f"{folder}/startup", "w") as file:
+        json.dump(startup(), file)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(f"{folder}/socket")
+    listener.listen(16)
+    print("listening", flush=True)
+    preload()
+    while sys.stdin not in (ready := select.select([listener, sys.stdin], [], [])[0]):
+        connection = listener.accept()[0]
+        if not os.fork():
+            listener.close()
+            return guard(connection)
+        connection.close()
+        with contextlib.suppress(ChildProcessError):  # none is left
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+    shutil.rmtree(folder)
+    os._exit(0)
+
+
+def preload() -> None:
+    """Import what commands import."""
+    import gc
+    import threading
+
+    import rich.live
+    import rich.progress
+    import rich.table
+    import torch._dynamo
+
+    sys.path[0] = os.path.dirname(os.path.dirname(__file__))
+    import gradcheck_cli.cli
+    import gradcheck_cli.pipeline
+    import gradcheck_cli.report.formats
+    import gradcheck_cli.tracing.script_replay  # noqa: F401
+
+    sys.modules.pop("typer.rich_utils", None)  # asks the environment when it is imported
+    assert threading.active_count() == 1, "a fork would lack the other threads"
+    gc.freeze()
+
+
+def guard(connection: socket.socket) -> list[str]:
+    """Fork once more, and tell the one who asked how that ends. Returns in the second fork."""
+    import threading
+
+    descriptors = socket.recv_fds(connection, 1, 3)[1]
+    words, *beginning = json.loads(connection.makefile().readline())
+    process = os.fork()
+    if not process:
+        connection.close()
+        return become(words, descriptors, *beginning)
+    for one in descriptors:
+        os.close(one)
+    threading.Thread(target=pass_on, args=(connection, process), daemon=True).start()
+    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    connection.sendall(str(code).encode())
+    os._exit(0)
+
+
+def pass_on(connection: socket.socket, process: int) -> None:
+    """Give the process its signals, and end it if the one who asked for it is no more."""
+    import contextlib
+
+    with contextlib.suppress(ProcessLookupError):
+        while number := connection.recv(1):
+            os.kill(process, number[0])
+        os.kill(process, signal.SIGKILL)
+
+
+def become(words: list[str], descriptors: list[int], folder: str, environment: dict[str, str], python: str) -> list[str]:
+    """Take over what a process is started with."""
+    import numpy as np
+
+    for number, one in enumerate(descriptors):
+        os.dup2(one, number)
+        os.close(one)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    open_streams()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    np.random.seed()  # the other generators are seeded anew by a fork, or always the same
+    sys.executable = python
+    return words
+
+
+def open_streams() -> None:
+    """Open stdin, stdout and stderr as Python does."""
+    import io
+
+    usual = sys.stdout
+    encoding, _, errors = os.environ.get("PYTHONIOENCODING", ":").partition(":")
+    errors = errors or ("strict" if encoding else usual.errors or "")
+    raw = bool(os.environ.get("PYTHONUNBUFFERED"))
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        binary = open(number, "wb" if number else "rb", 0 if raw and number else -1, closefd=False)  # noqa: SIM115
+        handler = "backslashreplace" if name == "stderr" else errors
+        lines = not raw and (name == "stderr" or os.isatty(number))
+        text = io.TextIOWrapper(binary, encoding or usual.encoding, handler, line_buffering=lines, write_through=raw)
+        text.mode = "w" if number else "r"
+        setattr(sys, name, text)
+        setattr(sys, f"__{name}__", text)
+
+
+def run(words: list[str]) -> None:
+    """Run `-c CODE`, `-m MODULE` or SCRIPT, with their arguments, as Python does."""
+    import runpy
+    import types
+
+    main = sys.modules["__main__"] = types.ModuleType("__main__")
+    start, name = words[0], words[1] if words[0] in ("-c", "-m") else words[0]
+    sys.argv = [start, *words[2 if start in ("-c", "-m") else 1 :]]
+    first = {"-c": "", "-m": os.getcwd()}.get(start, os.path.dirname(os.path.realpath(name)))
+    given = [os.path.abspath(one) for one in os.environ.get("PYTHONPATH", "").split(os.pathsep) if one]
+    sys.path[:] = [first, *given, *sys.path[1:]]
+    if "gradcheck" not in (name if start == "-c" else os.path.basename(name)):
+        forget("gradcheck_cli")
+    if start == "-m":
+        runpy._run_module_as_main(name)  # type: ignore[attr-defined]
+    elif start == "-c":
+        exec(compile(name, "<string>", "exec"), main.__dict__)
+    else:
+        main.__file__ = os.path.abspath(name)
+        with open(name, "rb") as file:
+            exec(compile(file.read(), main.__file__, "exec"), main.__dict__)
+
+
+def run_to_the_end(words: list[str]) -> None:
+    """Run, and end without taking apart every module that was forked, which takes longer than most commands."""
+    import atexit
+    import contextlib
+    import threading
+
+    try:
+        run(words)
+    except SystemExit as end:
+        if not isinstance(end.code, int | None):
+            raise
+        code = end.code or 0
+    else:
+        code = 0
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code & 0xFF)
+    sys.exit(code)  # Python says what is wrong with the streams
+
+
+def forget(package: str) -> None:
+    """Have a package imported again, from wherever `sys.path` leads to now."""
+    for name in [one for one in sys.modules if one.partition(".")[0] == package]:
+        del sys.modules[name]
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "ask":
+        ask(sys.argv[2], sys.argv[3:])
+    else:
+        run_to_the_end(serve(sys.argv[2]))
