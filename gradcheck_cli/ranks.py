@@ -135,7 +135,7 @@ def side_by_side(parts: Parts, tensors: Tensors, strategy: str, backend: str, fi
         sync_seconds=float(np.median(known)) if known else float("nan"),
         finds_unused=finds_unused,
         unused=tuple(find_unused(ordered, tensors.parameters, steps)),
-        desyncs=tuple(find_desyncs(ordered, tensors)),
+        desyncs=tuple(one for one in find_desyncs(ordered, tensors) if one.step < steps),
         checked=tuple(int(step) for step in ordered[0].checked if step < steps),
         **{name: np.stack([getattr(part, name)[:steps] for part in ordered], axis=1) for name in PER_STEP},
     )

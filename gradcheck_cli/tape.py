@@ -189,7 +189,8 @@ class NanTrace:
     `steps` is how many steps were watched, `step` the one that failed, or -1 for a clean run. `sinks` are what was
     seen to be non-finite; `origins` are empty when the replay did not show it again: then `notes` say what differed.
     `error` is the first line of the exception that torch raised instead of a NaN. `skipped` counts steps that a
-    GradScaler skipped. `operations` is the whole tape of the step.
+    GradScaler skipped. `operations` is the whole tape of the step. `rank` is the one of several on which it began,
+    whose batches and values these are; -1 for a run of one process.
     """
 
     steps: int
@@ -201,6 +202,7 @@ class NanTrace:
     error: str = ""
     skipped: int = 0
     operations: tuple[Operation, ...] = ()
+    rank: int = -1
 
     @property
     def clean(self) -> bool:

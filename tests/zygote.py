@@ -74,20 +74,31 @@ def ask(folder: str, words: list[str]) -> None:
     """Have a process forked for these words, pass signals on to it, and end as it ends."""
     with open(f"{folder}/startup") as file:
         common = json.load(file) == startup()
+    words = words[words[:1] == ["-B"] :]  # what is compiled is written or not: that makes no other process
     if not common or not words or (words[0].startswith("-") and words[0] not in ("-c", "-m")):
         os.execv(sys.executable, [sys.executable, *words])
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(f"{folder}/socket")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: connection.sendall(bytes([number])))
-    socket.send_fds(connection, [b"."], [0, 1, 2])
-    request = json.dumps([words, os.getcwd(), dict(os.environ), f"{folder}/python"])
+    descriptors = [number for number in range(100) if is_inherited(number, connection)]
+    socket.send_fds(connection, [b"."], descriptors)
+    request = json.dumps([words, descriptors, os.getcwd(), dict(os.environ), f"{folder}/python"])
     connection.sendall(f"{request}\n".encode())
     code = int(connection.makefile().read())
     if code < 0:
         signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     os._exit(code)
+
+
+def is_inherited(number: int, connection: socket.socket) -> bool:
+    """Whether a number is that of a file that this process was started with."""
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return number != connection.fileno()
 
 
 # In the process to be forked
@@ -106,7 +117,7 @@ def serve(folder: str) -> list[str]:
     listener.listen(16)
     print("listening", flush=True)
     preload()
-    while sys.stdin not in (ready := select.select([listener, sys.stdin], [], [])[0]):
+    while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:
         connection = listener.accept()[0]
         if not os.fork():
             listener.close()
@@ -144,7 +155,7 @@ def guard(connection: socket.socket) -> list[str]:
     """Fork once more, and tell the one who asked how that ends. Returns in the second fork."""
     import threading
 
-    descriptors = socket.recv_fds(connection, 1, 3)[1]
+    descriptors = socket.recv_fds(connection, 1, 100)[1]
     words, *beginning = json.loads(connection.makefile().readline())
     process = os.fork()
     if not process:
@@ -168,11 +179,23 @@ def pass_on(connection: socket.socket, process: int) -> None:
         os.kill(process, signal.SIGKILL)
 
 
-def become(words: list[str], descriptors: list[int], folder: str, environment: dict[str, str], python: str) -> list[str]:
+def become(
+    words: list[str],
+    received: list[int],
+    descriptors: list[int],
+    folder: str,
+    environment: dict[str, str],
+    python: str,
+) -> list[str]:
     """Take over what a process is started with."""
+    import fcntl
+    import multiprocessing
+
     import numpy as np
 
-    for number, one in enumerate(descriptors):
+    aside = [fcntl.fcntl(one, fcntl.F_DUPFD, 200) for one in received]
+    os.closerange(0, 200)
+    for number, one in zip(descriptors, aside, strict=True):
         os.dup2(one, number)
         os.close(one)
     os.chdir(folder)
@@ -182,6 +205,7 @@ def become(words: list[str], descriptors: list[int], folder: str, environment: d
     signal.signal(signal.SIGINT, signal.default_int_handler)
     np.random.seed()  # the other generators are seeded anew by a fork, or always the same
     sys.executable = python
+    multiprocessing.set_executable(python)
     return words
 
 
@@ -214,7 +238,7 @@ def run(words: list[str]) -> None:
     first = {"-c": "", "-m": os.getcwd()}.get(start, os.path.dirname(os.path.realpath(name)))
     given = [os.path.abspath(one) for one in os.environ.get("PYTHONPATH", "").split(os.pathsep) if one]
     sys.path[:] = [first, *given, *sys.path[1:]]
-    if "gradcheck" not in (name if start == "-c" else os.path.basename(name)):
+    if start != "-c" and "gradcheck" not in os.path.basename(name):
         forget("gradcheck_cli")
     if start == "-m":
         runpy._run_module_as_main(name)  # type: ignore[attr-defined]

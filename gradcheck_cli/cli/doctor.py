@@ -16,6 +16,7 @@ def doctor(config: o.Config = None) -> None:
     from gradcheck_cli.errors import GradcheckError
 
     try:
+        from gradcheck_cli.drive.ranks.launched import describe_backends
         from gradcheck_cli.pipeline.environment import describe
     except (ImportError, OSError) as error:  # OSError: a library that torch loads
         raise GradcheckError(
@@ -24,6 +25,7 @@ def doctor(config: o.Config = None) -> None:
     from gradcheck_cli.report.environment import render_environment
 
     sections = {**describe(), "configuration": configuration(config)}
+    sections["torch"] = {**sections["torch"], "distributed": describe_backends()}
     emit(sys.stdout, render_environment(sections))
     raise typer.Exit(0 if all(value == "right" for value in sections["measures"].values()) else 2)
 

@@ -13,3 +13,8 @@ def stored_values(tensor: Tensor) -> Tensor:
     """
     values = tensor if tensor.layout is torch.strided else tensor.coalesce().values()
     return values.to(torch.complex128).abs() if values.is_complex() else values
+
+
+def local(tensor: Tensor) -> Tensor:
+    """What this rank has of a distributed tensor, its memory not copied; a plain one as it is."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor

@@ -12,7 +12,7 @@ from time import perf_counter
 from gradcheck_cli.config import Settings
 from gradcheck_cli.drive.loop import LoopSettings, make_scaler
 from gradcheck_cli.drive.ranks.group import ALONE, Group
-from gradcheck_cli.errors import GradcheckError, OutputError
+from gradcheck_cli.errors import ConfigError, GradcheckError, OutputError
 from gradcheck_cli.judgement import check_selection, make_trace_report
 from gradcheck_cli.observe.naming import parameters_of
 from gradcheck_cli.observe.nan.births import Births
@@ -23,6 +23,7 @@ from gradcheck_cli.records import Report
 from gradcheck_cli.report.formats import render
 from gradcheck_cli.report.repro_readme import headline, render_readme
 from gradcheck_cli.report.view import View
+from gradcheck_cli.tracing.ranks import Ranks, together
 from gradcheck_cli.tracing.repro import check_is_empty, nothing_to_save, write_repro
 from gradcheck_cli.tracing.repro_state import attributes_of, save_state
 from gradcheck_cli.tracing.repro_steps import Traits
@@ -45,6 +46,8 @@ def nan_trace(
     error is the user's own that ended the run, if any did, or says why the folder could not be written.
     """
     check_selection(settings)
+    if save_repro and not group.is_alone:
+        raise ConfigError("--save-repro saves the step of one process", "trace it on one process, or without it")
     root = Path.cwd()  # before a chdir of theirs
     if save_repro:
         check_is_empty(save_repro)
@@ -53,17 +56,21 @@ def nan_trace(
         workload, device, described, settings, team = prepare(target, settings, group)
     loop = LoopSettings(device, settings.precision, settings.steps, settings.clip)
     known_bad = bad_from_the_start(workload.model)
-    session = Session(workload, loop, make_scaler(loop), known_bad, births)
+    session = Session(workload, loop, make_scaler(loop), known_bad, births, Ranks(group, team.strategy))
     at_start = attributes_of(session) if save_repro else {}
     with ExitStack() as stack:
         source = stack.enter_context(closing(workload.windows(settings.accumulate)))
         first_epoch = itertools.takewhile(lambda window: not window[0].epoch, source)
-        hunt = Hunt(session, first_epoch if settings.one_epoch else source, progress_of(watch, settings.steps))
+        windows = first_epoch if settings.one_epoch else source
+        shared = windows if group.is_alone else together(windows, group)
+        hunt = Hunt(session, shared, progress_of(watch, settings.steps))
         ending = hunt.run()
     short = "data-exhausted" if ending.trace.steps < settings.steps and not settings.one_epoch else "completed"
     run_info = replace(described, ended=ending.ended or short)
     parameters = [info for info, _ in parameters_of(workload.model, workload.optimizer)]
     report = make_trace_report(run_info, hunt.series(), ending.trace, settings, ending.error, parameters)
+    if not group.is_alone:
+        return of_rank(report, max(ending.trace.rank, 0), group), None
     if not save_repro:
         return report, ending.error
     if not ending.fault:
@@ -83,6 +90,13 @@ def save(
     except OutputError as failure:  # the finding must not be lost with it
         return replace(report, exit_code=2), error or failure
     return with_note(report, f"{folder.name}/repro.py runs the step again", *traits.saved.lost), error
+
+
+def of_rank(report: Report, rank: int, group: Group) -> Report:
+    """The report of one rank, on all of them."""
+    told: list[tuple[Report, str] | None] = group.gather((report, group.host) if group.rank == rank else None)
+    chosen, host = next(one for one in told if one is not None)
+    return with_note(chosen, f"batches and values are those of rank {rank} of {group.size}, on {host}")
 
 
 def with_note(report: Report, *notes: str) -> Report:

@@ -127,10 +127,11 @@ def make_columns(rows: Sequence[RankRow], view: View) -> list[Column]:
     def column(upper: str, lower: str, rank: int, show: Callable[[RankRow], str]) -> Column:
         return Column((upper, lower), rank, tuple(styled(view.prose(show(row))) for row in rows))
 
+    sees_loss = not all(np.isnan(row.loss) for row in rows)
     bad = tuple(nonfinite_cell(row, view) for row in rows)
     return [
         column("gradient", "norm", 0, describe_norm),
-        column("", "loss", 3, lambda row: known(row.loss)),
+        column("", "loss", 3, lambda row: figures.plain(row.loss) if sees_loss else "–"),
         column("data + forward", "seconds", 0, lambda row: known(row.own_seconds)),
         column("% of", "step", 4, lambda row: figures.percent(row.own_share)),
         Column(("non-finite", "elements"), 2, bad),

@@ -37,19 +37,23 @@ def locate(session: Session, steps: Sequence[HeldStep], start: Snapshot) -> Faul
     """Run a window again step by step, each looked at closely; None when nothing harmful shows.
 
     A step that a GradScaler skips is normal: it counts when it overflows in fp32 too, or when the loss scale has
-    fallen below 1. Raises the user's error if it is not numeric.
+    fallen below 1. Raises the user's error if it is not numeric. Several ranks do it together: a fault on one of them
+    is one of the step, and has no sinks on those that saw nothing.
     """
     start.restore()
-    before = session.snapshot()
+    before, ranks = session.snapshot(), session.ranks
     for step in steps:
         before.take()
         fault = examine(session, step, before)
-        if fault is None:
+        seen, harmful = ranks.any_of(fault is not None, fault is not None and not is_skip(session, fault))
+        if not seen:
             continue
-        if not is_skip(session, fault):
-            return fault
-        if fault := examine_in_fp32(session, fault):
-            return fault
+        shared = fault or Fault(session, step, before, ())
+        if harmful:
+            return shared
+        fault = examine_in_fp32(session, shared)
+        if ranks.any_of(fault is not None)[0]:
+            return fault or shared
     return None
 
 

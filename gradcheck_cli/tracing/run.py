@@ -15,9 +15,10 @@ from gradcheck_cli.errors import GradcheckError
 from gradcheck_cli.observe.hooks import observed
 from gradcheck_cli.observe.nan.watch import Watch
 from gradcheck_cli.records import Series
-from gradcheck_cli.tape import NanTrace
+from gradcheck_cli.tape import NanTrace, Tape
 from gradcheck_cli.tracing.fault import Fault, locate
 from gradcheck_cli.tracing.proof import find_origins
+from gradcheck_cli.tracing.ranks import Lead, find_guilty, on_ranks, unsynchronised
 from gradcheck_cli.tracing.samples import find_samples
 from gradcheck_cli.tracing.session import Session, trace
 
@@ -46,7 +47,7 @@ class Hunt:
     def __init__(self, session: Session, source: Iterator[list[Batch]], report: Callable[[int, Watch], None]) -> None:
         self._session, self._source, self._report = session, source, report
         self.watch = Watch(session.workload.model, clone, session.known_bad)
-        self._start = session.snapshot()
+        self._start, self._ranks = session.snapshot(), session.ranks
         self._hooks = ExitStack()
         self._examined = 0
 
@@ -60,13 +61,17 @@ class Hunt:
                 for number in self._steps():
                     over = self.watch.end_step()
                     self._report(number + 1, self.watch)
-                    if (over or interrupt.requested) and (ending := self._look()):
+                    over, stop = self._ranks.any_of(over, interrupt.requested)
+                    if (over or stop) and (ending := self._look()):
                         return ending
-                    if interrupt.requested:
+                    if stop:
+                        interrupt.requested = True
                         break
             except KeyboardInterrupt:
                 interrupt.requested = True
             except GradcheckError as error:
+                if not self._ranks.group.is_alone:
+                    raise  # the others wait for this rank, and cannot look with it
                 return self._failed(error)
             return self._look() or Ending(self._clean(), "interrupted" if interrupt.requested else "")
 
@@ -98,9 +103,10 @@ class Hunt:
         """The window is over: look at it, closely where that is called for, and begin the next."""
         if not self.watch.steps:
             return None
-        suspicion = self.watch.look()
-        skips = sum(step.skipped for step in self.watch.steps)
-        if suspicion or (skips and self._examined < EXAMINED_SKIPS) or self.watch.scale_collapsed:
+        suspicion = self._ranks.worst(self.watch.look())
+        skips = self._ranks.most(sum(step.skipped for step in self.watch.steps))
+        (collapsed,) = self._ranks.any_of(self.watch.scale_collapsed)
+        if suspicion or (skips and self._examined < EXAMINED_SKIPS) or collapsed:
             self._hooks.close()
             if ending := self._examine(suspicion):
                 return ending
@@ -117,9 +123,11 @@ class Hunt:
         try:
             fault = locate(self._session, self.watch.steps, self._start)
         except GradcheckError as error:  # in the replay only
+            if not self._ranks.group.is_alone:
+                raise
             fault, raised = None, (f"run again, a step raised {error.message.partition(': ')[2]}",)
         if fault:
-            return Ending(self._investigate(fault), "nonfinite", fault)
+            return Ending(self._investigate_on_ranks(fault), "nonfinite", fault)
         if suspicion and suspicion != "norm":
             return Ending(self._not_reproduced(suspicion, raised), "nonfinite")
         if suspicion:
@@ -139,10 +147,43 @@ class Hunt:
             return Ending(self._clean(), "failed", error=error)
         return Ending(self._investigate(fault), "nonfinite", fault)
 
+    def _investigate_on_ranks(self, fault: Fault) -> NanTrace:
+        """The trace of the rank on which it began; where there are others, they help."""
+        if self._ranks.group.is_alone:
+            return self._investigate(fault)
+        if self._ranks.is_local:
+            with unsynchronised():
+                found = self._investigate(fault)
+            if guilty := self._ranks.those_with(found.reproduced):
+                return on_ranks(found, guilty)
+        return self._investigate_together(fault)
+
+    def _investigate_together(self, fault: Fault) -> NanTrace:
+        """All replay at once what comes about only with the others; the first on which it begins leads."""
+        tape = trace(fault.session, fault.step, fault.before)
+        guilty = find_guilty(tape, self._ranks)
+        if not guilty:
+            return replace(self._found(fault, tape), reproduced=False, notes=MAY_DIFFER)
+        lead = Lead(self._ranks.group, guilty[0])
+        if not lead.is_mine:
+            lead.follow(fault.step, fault.before, fault.session.run_again)
+            return on_ranks(self._found(fault, tape), guilty)
+        found = self._investigate(replace(fault, session=replace(fault.session, lead=lead)))
+        lead.end()
+        return on_ranks(found, guilty)
+
     def _investigate(self, fault: Fault) -> NanTrace:
         """Trace the step and prove its origins."""
         tape = trace(fault.session, fault.step, fault.before)
-        found = NanTrace(
+        found = self._found(fault, tape)
+        if not tape.sinks:
+            return replace(found, reproduced=False, notes=(*found.notes, *MAY_DIFFER))
+        origins = [find_samples(fault, tape, origin) for origin in find_origins(fault, tape)]
+        return replace(found, origins=tuple(origins))
+
+    def _found(self, fault: Fault, tape: Tape) -> NanTrace:
+        """What is known of the step without its origins."""
+        return NanTrace(
             steps=fault.step.number + 1,
             step=fault.step.number,
             sinks=tape.sinks or fault.sinks,
@@ -151,10 +192,6 @@ class Hunt:
             skipped=sum(step.skipped for step in self.watch.history[: fault.step.number]),
             operations=tape.operations,
         )
-        if not tape.sinks:
-            return replace(found, reproduced=False, notes=(*found.notes, *MAY_DIFFER))
-        origins = [find_samples(fault, tape, origin) for origin in find_origins(fault, tape)]
-        return replace(found, origins=tuple(origins))
 
     def _not_reproduced(self, suspicion: str, raised: tuple[str, ...]) -> NanTrace:
         """Bad in the run, finite in its replay."""

@@ -21,6 +21,7 @@ from gradcheck_cli.observe.nan.held import HeldStep
 from gradcheck_cli.observe.nan.snapshot import Snapshot
 from gradcheck_cli.observe.nan.tracer import Tracer
 from gradcheck_cli.tape import Tape
+from gradcheck_cli.tracing.ranks import ALONE, Lead, Ranks
 
 Inspect = Callable[[Iterable[Batch]], Iterable[Batch]]
 Change = Callable[[Any], Any]
@@ -28,13 +29,18 @@ Change = Callable[[Any], Any]
 
 @dataclass(frozen=True)
 class Session:
-    """What is trained, how, with which scaler; which tensors were bad before; where things were made."""
+    """What is trained, how, with which scaler; which tensors were bad before; where things were made; on which ranks.
+
+    With a `lead`, other ranks follow each replay.
+    """
 
     workload: Workload
     loop: LoopSettings
     scaler: GradScaler
     known_bad: frozenset[str]
     births: Births
+    ranks: Ranks = ALONE
+    lead: Lead | None = None
 
     def snapshot(self) -> Snapshot:
         """The present state of everything that a step changes."""
@@ -65,6 +71,8 @@ class Session:
                     held.random.restore()
                 yield replace(batch, data=data)
 
+        if self.lead:
+            self.lead.announce(step)
         window: list[Batch] = [held.batch for held in step.batches]
         settings = replace(self.loop, steps=1)
         for _ in run(self.workload, [window], settings, lambda batches: inspect(rewound(batches)), self.scaler):

@@ -58,3 +58,35 @@ def residual(batch_size: int = 8, shuffle: bool = True, lr: float = 1e-2) -> dic
         "training_step": training_step,
         "optimizer": torch.optim.SGD(model.parameters(), lr, momentum=0.9),
     }
+
+
+class RootOfDistance(nn.Module):
+    """The slope of a square root at 0 is infinite: where a sample is all zeros, its loss is finite, its gradient not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(7, 5, bias=False), nn.Linear(1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        distance = self.first(x).square().sum(1, keepdim=True).sqrt()
+        return self.last(distance)
+
+
+def with_bad_sample(kind: str = "slope", index: Any = 38, batch_size: int = 4) -> dict[str, Any]:
+    """Sample 38 is in batch 9: the fifth of rank 1 when two ranks take turns."""
+    torch.manual_seed(0)
+    x = torch.randn(96, 7)
+    y = x[:, :1].sin()
+    if kind == "slope":
+        x[index] = 0
+    elif kind == "data":
+        x[index, 2] = torch.nan
+    else:
+        x[:, 6] = 0  # no gradient for its weights: Adam without eps divides 0 by 0
+    model = RootOfDistance() if kind == "slope" else Residual()
+    return {
+        "model": model,
+        "dataloader": DataLoader(TensorDataset(x, y), batch_size),
+        "loss_fn": nn.MSELoss(),
+        "optimizer": torch.optim.Adam(model.parameters(), 1e-3, eps=0 if kind == "update" else 1e-8),
+    }

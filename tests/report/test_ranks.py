@@ -90,6 +90,8 @@ def test_what_was_not_measured_has_no_column_and_what_was_never_finite_is_nan() 
     spoiled = group(2, grad_norm=np.full((STEPS, 2), NAN), nonfinite=np.tile([0.0, 7.0], (STEPS, 1)))
     shown = rows(table(spoiled))
     assert (shown[0][1], shown[1][1], shown[1][-2]) == ("–", "nan", "42")
+    lost = group(2, loss=np.tile([2.0, NAN], (STEPS, 1)))
+    assert [cells[2] for cells in rows(table(lost)).values()] == ["2", "nan"]
     nothing = group(2, steps=0, batch=np.zeros((0, 2), dtype=np.int64), checked=())
     assert rows(table(nothing)) == {0: ["node0"], 1: ["node0"]}
 

@@ -27,11 +27,17 @@ from torch.multiprocessing import _prctl_pr_set_pdeathsig  # type: ignore[attr-d
 
 from gradcheck_cli.config import Settings
 from gradcheck_cli.drive.ranks.group import Place, find_place, joined
+from gradcheck_cli.drive.ranks.interrupts import (
+    CAN_HOLD,
+    HANDLED,
+    handlers_restored,
+    interrupts_held,
+    release_interrupts,
+)
 from gradcheck_cli.drive.ranks.outcomes import PATIENCE, Death, Outcome, Result, judge, load, save
 from gradcheck_cli.errors import GradcheckError
 
 Work = Callable[..., Result]
-HANDLED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
 INTERRUPTED = "interrupted before there was anything to report"
 
 
@@ -42,7 +48,13 @@ def launch(work: Work, arguments: Sequence[Any], settings: Settings) -> Result:
     Raises GradcheckError, with the rank and host, when rank 0 has nothing to report.
     """
     death, received = None, None
-    with TemporaryDirectory(prefix="gradcheck-") as name, without_logs(), signals_restored(), no_rank_left():
+    with (
+        TemporaryDirectory(prefix="gradcheck-") as name,
+        without_logs(),
+        handlers_restored(),
+        interrupts_held(),
+        no_rank_left(),
+    ):
         folder = Path(name)
         try:
             elastic_launch(configure(settings, folder), be_rank)(folder, work, tuple(arguments), settings)
@@ -62,6 +74,8 @@ def configure(settings: Settings, folder: Path) -> LaunchConfig:
     newer: dict[str, Any] = {}
     if "shutdown_timeout" in {entry.name for entry in fields(LaunchConfig)}:
         newer["shutdown_timeout"] = math.ceil(settings.timeout)
+    if CAN_HOLD:
+        newer["signals_to_handle"] = ",".join(name for name in HANDLED if name != "SIGINT")
     return LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -97,6 +111,7 @@ def attempt(place: Place, work: Work, arguments: tuple[Any, ...], settings: Sett
     """Join the others and work with them, whatever comes of it."""
     report, error = None, None
     try:
+        release_interrupts()
         with joined(place, settings.device, settings.timeout) as group:
             report, error = work(group, *arguments)
     except KeyboardInterrupt:
@@ -111,7 +126,6 @@ def attempt(place: Place, work: Work, arguments: tuple[Any, ...], settings: Sett
 
 def detach() -> None:
     """Leave Ctrl-C to the launcher, which passes it on, and end with it, even if it is killed."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(os, "setpgrp"):
         os.setpgrp()
     _prctl_pr_set_pdeathsig(getattr(signal, "SIGKILL", signal.SIGTERM))
@@ -147,18 +161,6 @@ def without_logs() -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
-
-
-@contextmanager
-def signals_restored() -> Iterator[None]:
-    """Take back the handlers that torch's launcher sets and leaves."""
-    numbers = [getattr(signal, name) for name in HANDLED if hasattr(signal, name)]
-    before = {number: signal.getsignal(number) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

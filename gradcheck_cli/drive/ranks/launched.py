@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import cache
+from typing import Any
 
-from torch.distributed import distributed_c10d as c10d
+import torch.distributed as dist
 
 from gradcheck_cli.drive.ranks.group import Place
 from gradcheck_cli.drive.ranks.outcomes import PATIENCE, is_consequence, named
@@ -23,16 +24,17 @@ from gradcheck_cli.errors import GradcheckError
 
 
 @cache
-def connect() -> c10d.Store | None:
+def connect() -> Any:
     """The launcher's store, which ranks reach that have not joined, too; None where it has none of its own."""
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None
     address, limit = (os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])), timedelta(seconds=PATIENCE)
     try:
-        store = c10d.TCPStore(*address, is_master=False, timeout=limit)  # type: ignore[attr-defined]
+        store = dist.TCPStore(*address, is_master=False, timeout=limit)  # type: ignore[attr-defined]
     except RuntimeError:
         return None
-    return c10d.PrefixStore(f"gradcheck/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return dist.PrefixStore(f"gradcheck/{attempt}", store)  # type: ignore[attr-defined]
 
 
 @contextmanager
@@ -91,3 +93,11 @@ def tell_launcher(words: str) -> None:
         known = {"py_callstack": words, "timestamp": str(int(time.time()))}
         with suppress(OSError), open(path, "w", encoding="utf-8") as file:
             json.dump({"message": {"message": words, "extraInfo": known}}, file)
+
+
+def describe_backends() -> str:
+    """What ranks can talk through with this build of torch, by name."""
+    if not dist.is_available():
+        return "not in this build of torch"
+    known = {"gloo": dist.is_gloo_available(), "nccl": dist.is_nccl_available()}
+    return ", ".join(name for name, is_there in known.items() if is_there) or "neither gloo nor nccl"

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gradcheck_cli.drive.ranks.group import RankError, lost
 from gradcheck_cli.errors import GradcheckError
 from gradcheck_cli.records import Report
 
@@ -18,9 +17,10 @@ Result = tuple[Report, GradcheckError | None]
 """A report, and the error that ended the run early, if any did."""
 
 LOST_PEER = re.compile(
-    r"Connection (closed|reset) by peer|gloo/transport|ncclRemoteError|ncclSystemError|Dist(Network|Store|Backend)Error"
+    r"^another rank |Connection (closed|reset) by peer|gloo/transport|timeout caused pair closure"
+    r"|ncclRemoteError|ncclSystemError|Dist(Network|Store|Backend)Error"
 )
-"""What torch's backends say when another rank is gone: gloo as a RuntimeError, wherever a collective was called."""
+"""What a `lost` rank says, and torch's backends: gloo in a RuntimeError, wherever a collective was called."""
 PATIENCE = 2.0
 """Seconds in which all ranks should have seen that one has failed."""
 SIGNAL_HINTS = {
@@ -88,7 +88,7 @@ def find_cause(outcomes: Sequence[Outcome], size: int, host: str, death: Death |
 
 def is_consequence(error: GradcheckError) -> bool:
     """Whether a rank only failed because another one was gone or silent."""
-    return isinstance(error, RankError) or bool(LOST_PEER.search(f"{error.message}\n{error.details}"))
+    return bool(LOST_PEER.search(f"{error.message}\n{error.details}"))
 
 
 def named(error: GradcheckError, rank: int, size: int, host: str) -> GradcheckError:
@@ -115,5 +115,7 @@ def describe_silence(first: Outcome, outcomes: Sequence[Outcome], size: int) -> 
     answered = {one.rank for one in outcomes if one.at < first.at + PATIENCE}
     silent = ", ".join(str(rank) for rank in range(size) if rank not in answered)
     what = f"rank {first.rank} of {size} on {first.host}: {first.error.message}"
-    advice = first.error.hint if isinstance(first.error, RankError) else lost(first.error).hint
-    return GradcheckError(f"rank {silent} does not answer. {what}" if silent else f"{what}; no rank says why", advice)
+    if silent:
+        advice = "it hangs or is far behind; --timeout SECONDS waits longer"
+        return GradcheckError(f"rank {silent} of {size} does not answer. {what}", advice)
+    return GradcheckError(f"{what}; no rank says why", "killed for lack of memory, a process leaves no message")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 
 from torch import Tensor, nn
 from torch.amp import GradScaler
@@ -14,6 +15,7 @@ from gradcheck_cli.observe.nan.provenance import OUTSIDE, Provenance
 from gradcheck_cli.observe.nan.sites import Sites
 from gradcheck_cli.observe.nan.sources import Sources
 from gradcheck_cli.observe.nan.states import is_finite, state_of
+from gradcheck_cli.observe.nan.whole_gradients import can_be_seen, whole_gradients
 from gradcheck_cli.tape import Sink
 
 
@@ -35,6 +37,7 @@ class Sinks:
         self._model, self._known_bad = model, known_bad
         self._provenance, self._sources, self._sites = provenance or Provenance(), sources, sites or Sites({})
         self._unscaled: dict[int, tuple[Tensor, Tensor]] = {}
+        self._sees_whole = False
         self.found: list[Sink] = []
 
     def before_backward(self, loss: Tensor) -> None:
@@ -72,10 +75,22 @@ class Sinks:
         """Another bad value."""
         self.found.append(sink)
 
+    @contextmanager
+    def seeing_whole_gradients(self) -> Iterator[None]:
+        """Look at gradients that are scattered among ranks before they are: afterwards they are those of all ranks."""
+        if not can_be_seen():
+            yield
+            return
+        self._sees_whole = True
+        names = {id(parameter): name for name, parameter in self._model.named_parameters()}
+        with whole_gradients(names, lambda name, gradient: self._check("gradient", name, gradient)):
+            yield
+
     def _check_gradients(self) -> None:
         for name, parameter in self._model.named_parameters():
-            if parameter.grad is not None:
-                self._check("gradient", name, parameter.grad)
+            gradient = parameter.grad
+            if gradient is not None and not (self._sees_whole and hasattr(gradient, "to_local")):
+                self._check("gradient", name, gradient)
 
     def _check_buffers(self) -> None:
         for name, buffer in self._model.named_buffers():

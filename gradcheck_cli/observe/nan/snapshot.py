@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from gradcheck_cli.observe.nan.kept import keep_value, kept_value, write
 from gradcheck_cli.observe.nan.randomness import RandomState
 from gradcheck_cli.observe.nan.surroundings import Surroundings
+from gradcheck_cli.observe.values import local
 
 REGISTRIES = ("_parameters", "_buffers", "_modules")
 NOT_ATTRIBUTES = (frozenset(vars(nn.Module())) - {"training"}) | {"param_groups", "state"}
@@ -45,7 +46,7 @@ class Snapshot:
         """Keep the present state."""
         self._trained = self._parameters()
         self._live = [*(parameter.detach() for parameter in self._trained), *self._all_buffers()]
-        self._copies = copied(self._live, self._copies)
+        self._copies = copied([local(live) for live in self._live], self._copies)
         self._gradients = [(p, None if p.grad is None else p.grad.clone()) for p in self._trained]
         self._requires_grad = [parameter.requires_grad for parameter in self._trained]
         self._registries = [{name: dict(vars(module)[name]) for name in REGISTRIES} for module in self._modules]
@@ -70,7 +71,7 @@ class Snapshot:
         for parameter, live in zip(self._trained, self._live, strict=False):
             parameter.data = live  # the step may have put another tensor there
         for live, kept in zip(self._live, self._copies, strict=True):
-            write(live, kept)
+            write(local(live), kept)
         for (parameter, gradient), flag in zip(self._gradients, self._requires_grad, strict=True):
             parameter.requires_grad_(flag).grad = None if gradient is None else gradient.clone()
         for optimizer, states in zip(self._optimizers, self._state, strict=True):

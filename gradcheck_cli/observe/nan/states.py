@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gradcheck_cli.observe.values import local
 from gradcheck_cli.tape import TensorState
 
 ROWS = 64
@@ -16,8 +17,11 @@ WIDER = {torch.bool: torch.uint8, torch.uint16: torch.int64, torch.uint32: torch
 
 
 def elements(tensor: Tensor) -> Tensor:
-    """The stored real numbers: both parts of complex ones in a last dimension, the values of a sparse tensor."""
-    tensor = tensor.detach()
+    """The stored real numbers: both parts of complex ones in a last dimension, the values of a sparse tensor.
+
+    Of a distributed tensor, those that this rank has.
+    """
+    tensor = local(tensor.detach())
     if tensor._is_zerotensor() or tensor.is_meta:  # these have no memory; reading a zero tensor's crashes
         return torch.zeros(tensor.shape if not tensor.is_meta else 0)
     if tensor.layout is torch.sparse_coo:
@@ -51,7 +55,11 @@ def countable(values: Tensor) -> Tensor:
 
 
 def state_of(tensor: Tensor) -> TensorState:
-    """Count what is in a tensor, of a sparse one in what is stored; reads it up to five times."""
+    """Count what is in a tensor, of a sparse one in what is stored, of a distributed one in this rank's part.
+
+    Reads it up to five times.
+    """
+    tensor = local(tensor)
     shape, dtype = tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")
     values = countable(elements(tensor))
     if not values.numel():

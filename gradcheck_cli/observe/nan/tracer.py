@@ -70,6 +70,7 @@ class Tracer(TorchDispatchMode):
             stack.enter_context(torch.compiler.set_stance("force_eager"))
             stack.enter_context(self._sites.followed())
             stack.enter_context(observed(self._sinks))
+            stack.enter_context(self._sinks.seeing_whole_gradients())
             stack.enter_context(self)
             yield
 

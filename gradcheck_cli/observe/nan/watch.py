@@ -22,6 +22,7 @@ from gradcheck_cli.observe.inputs import B
 from gradcheck_cli.observe.nan.held import HeldBatch, HeldStep, SeenStep
 from gradcheck_cli.observe.nan.randomness import RandomState
 from gradcheck_cli.observe.nan.states import can_be_bad, elements, is_finite
+from gradcheck_cli.observe.values import local
 
 WINDOW = 128
 WINDOW_SECONDS = 4.0
@@ -147,14 +148,14 @@ class Watch:
         if self._exact:
             return [torch.full((), 0.0 if is_finite(tensor) else nan) for tensor in tensors]
         with torch.no_grad():
-            return norms(tensors)
+            return norms([local(tensor) for tensor in tensors])
 
     @property
     def grad_norm(self) -> float:
         """The newest global gradient norm that can be had without waiting for the device; NaN before the first."""
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         if self._on_host and gradients:
-            return hypot(*to_floats(norms(gradients)))
+            return hypot(*to_floats(self._sizes(gradients)))
         return self.history[-1].grad_norm if self.history else nan
 
     def look(self) -> str:

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from gradcheck_cli.observe.naming import clean
-from gradcheck_cli.observe.ranks.shards import local, split_dimensions
+from gradcheck_cli.observe.ranks.shards import split_dimensions
+from gradcheck_cli.observe.values import local
 
 EXACT = (1 << 52) - 1
 """What float64 holds exactly, in which numbers come over from a device."""

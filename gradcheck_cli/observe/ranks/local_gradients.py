@@ -17,8 +17,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from gradcheck_cli.observe.hooks import patched
 from gradcheck_cli.observe.numerics import Reducer
-from gradcheck_cli.observe.ranks.shards import local
 from gradcheck_cli.observe.transfer import Value
+from gradcheck_cli.observe.values import local
 
 FSDP = "torch.distributed.fsdp._fully_shard._fsdp_param_group"
 

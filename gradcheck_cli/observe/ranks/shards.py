@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from gradcheck_cli.observe.values import local
 from gradcheck_cli.records import Floats, Ints
 
 Place = tuple[Any, tuple[int, ...]]
@@ -88,11 +89,6 @@ def split_dimensions(tensor: Tensor) -> tuple[int, ...]:
     """The dimensions of its mesh that a distributed tensor is split along; none for a plain one."""
     placements = getattr(tensor, "placements", ())
     return tuple(number for number, placement in enumerate(placements) if not placement.is_replicate())
-
-
-def local(tensor: Tensor) -> Tensor:
-    """What this rank has of a tensor, its memory not copied."""
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
 def locals_of(tensors: Sequence[Tensor]) -> list[Tensor]:
