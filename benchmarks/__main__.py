@@ -20,7 +20,7 @@ from rich.table import Table
 from torch.amp import GradScaler
 from torch.utils.data import DataLoader
 
-from benchmarks.interleaved import Comparison, compare
+from benchmarks.interleaved import HELD_MEMORY, Comparison, compare
 from benchmarks.models import RUNS, Run, digits_cnn, gpt2_gradients, tiny_mlp
 from gradcheck_cli.drive.batches import Batch, clone
 from gradcheck_cli.observe.audit.auditor import Auditor
@@ -196,8 +196,7 @@ def hold_memory() -> None:
     takes up to a fifth longer in one process than in another, whoever watches.
     """
     if sys.platform == "linux" and "MALLOC_TRIM_THRESHOLD_" not in os.environ:
-        held = {"MALLOC_TRIM_THRESHOLD_": str(1 << 32), "MALLOC_MMAP_THRESHOLD_": str(1 << 32)}
-        os.execve(sys.executable, [sys.executable, "-m", "benchmarks", *sys.argv[1:]], {**os.environ, **held})
+        os.execve(sys.executable, [sys.executable, "-m", "benchmarks", *sys.argv[1:]], {**os.environ, **HELD_MEMORY})
 
 
 def main(names: list[str]) -> None:

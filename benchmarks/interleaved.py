@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
+
+HELD_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(1 << 32), "MALLOC_MMAP_THRESHOLD_": str(1 << 32)}
+"""Settings of glibc's allocator: it then gives no memory back to the system, which `__main__.hold_memory` explains."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,21 @@ class Comparison:
 
 def compare(baseline: Callable[[], object], measured: Callable[[], object], rounds: int) -> Comparison:
     """Run both once to warm up, then `rounds` times in turn, the first one alternating."""
-    baseline(), measured()
-    seconds: tuple[list[float], list[float]] = ([], [])
+    return compare_all(baseline, {"": measured}, rounds)[""]
+
+
+def compare_all(
+    baseline: Callable[[], object], measured: Mapping[str, Callable[[], object]], rounds: int
+) -> dict[str, Comparison]:
+    """The same for several things, each against one baseline."""
+    runs = [baseline, *measured.values()]
+    for run in runs:
+        run()
+    seconds: list[list[float]] = [[] for _ in runs]
     for number in range(rounds):
-        for which in (0, 1) if number % 2 == 0 else (1, 0):
+        order = range(len(runs))
+        for which in order if number % 2 == 0 else reversed(order):
             began = perf_counter()
-            (baseline, measured)[which]()
+            runs[which]()
             seconds[which].append(perf_counter() - began)
-    return Comparison(*seconds)
+    return {name: Comparison(seconds[0], one) for name, one in zip(measured, seconds[1:], strict=True)}

@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.zygote import quick_programs
+
 ROOT = Path(__file__).parents[1]
 RECIPES = re.findall(r"^```yaml\n# (\S+)\n(.*?)^```$", (ROOT / "docs" / "ci.md").read_text(), re.MULTILINE | re.DOTALL)
 CONFIG, WORKFLOW, PLAIN_WORKFLOW, GITLAB, PRE_COMMIT = [yaml.safe_load(text) for _, text in RECIPES]
@@ -71,7 +73,8 @@ def shell(script: str, folder: Path, **variables: str) -> Job:
     files = {name: folder.parent / f"{folder.name}.{name}" for name in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY")}
     for path in files.values():
         path.write_text("")
-    known = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "PYTHONUTF8": "1"}
+    binaries = os.pathsep.join([quick_programs(), str(Path(sys.executable).parent), os.environ["PATH"]])
+    known = {"PATH": binaries, "PYTHONUTF8": "1"}
     environment = {
         **os.environ,
         **known,

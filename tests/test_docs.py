@@ -20,6 +20,7 @@ from typer.main import get_command
 
 from gradcheck_cli.cli import app
 from gradcheck_cli.config import Settings, load_settings
+from tests.zygote import quick_programs
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -97,7 +98,7 @@ def test_commands_print_and_exit_as_the_page_says(page: Path, tmp_path: Path) ->
 
 def run(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a line as in a terminal of 100 columns, both streams together."""
-    binaries = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    binaries = os.pathsep.join([quick_programs(), str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = {**os.environ, "PATH": binaries, "COLUMNS": "100", "PYTHONUTF8": "1", "FORCE_COLOR": ""}
     environment.pop("GITHUB_STEP_SUMMARY", None)
     script = ["sh", "-c", f"exec 2>&1; {line}"]

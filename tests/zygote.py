@@ -1,24 +1,42 @@
 """A `python` and a `gradcheck` that start at once: torch is imported once for all the processes of the tests.
 
-Of the three seconds that `gradcheck profile` takes with a tiny model, two go into imports. `quick_programs()` starts one
-process that has made them, and gives the folder of a `python` and a `gradcheck` that have it fork. What they start is a
-process like any other, with the arguments, directory, environment and streams that it was given; signals reach it, and
-its exit code, or the signal that ended it, is theirs. They start the true Python instead where a fork would be another
-thing: for options of the interpreter, and for variables that are read at its start or when torch is imported.
+Of the three seconds that `gradcheck profile` takes for a tiny model, more than two go into imports. `quick_programs()`
+starts a process that has made them, and gives the folder of programs that have it fork. What they start is a process
+like any other, with the arguments, directory, environment and files that it was given; signals reach it, and its exit
+code, or the signal that ended it, is theirs. They start the true Python where a fork would not be the same: for options
+of the interpreter, and for variables that are read when it starts or when torch is imported.
 
-A fork has torch in `sys.modules` from the start. What asks whether it is, or takes time, must use `sys.executable`.
+A fork has torch in `sys.modules` from the start, and is not taken apart module by module at its end. A test that asks
+which modules are loaded must use `sys.executable`; tests/cli/test_console_script.py runs each command that way.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import socket
 import sys
 
-READ_AT_START = ("PYTHON", "LC_", "LANG", "OMP_", "MKL_", "OPENBLAS_", "TORCH", "TYPER_", "KINETO_")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+READ_AT_START = ("PYTHON", "LC_", "LANG", "OMP_", "MKL_", "OPENBLAS_", "TORCH_", "TORCHDYNAMO_")
+PASSED_ON = (signal.SIGINT, signal.SIGTERM)
 READ_BY_US = ("PYTHONPATH", "PYTHONIOENCODING", "PYTHONUTF8", "PYTHONUNBUFFERED")
+IMPORTED = (
+    "torch._dynamo",  # by torch's optimizers
+    "rich.live",
+    "rich.progress",
+    "rich.table",
+    "gradcheck_cli.cli.gate",
+    "gradcheck_cli.cli.output",
+    "gradcheck_cli.pipeline",
+    "gradcheck_cli.report.formats",
+    "gradcheck_cli.tracing.script_replay",
+)
 
 
 def startup() -> dict[str, str]:
@@ -79,15 +97,22 @@ def ask(folder: str, words: list[str]) -> None:
         os.execv(sys.executable, [sys.executable, *words])
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(f"{folder}/socket")
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _: connection.sendall(bytes([number])))
     descriptors = [number for number in range(100) if is_inherited(number, connection)]
+    request = {
+        "words": words,
+        "descriptors": descriptors,
+        "folder": os.getcwd(),
+        "environment": dict(os.environ),
+        "ignored": [number for number in PASSED_ON if signal.getsignal(number) == signal.SIG_IGN],
+    }
+    for number in PASSED_ON:
+        signal.signal(number, lambda number, _: connection.sendall(bytes([number])))
     socket.send_fds(connection, [b"."], descriptors)
-    request = json.dumps([words, descriptors, os.getcwd(), dict(os.environ), f"{folder}/python"])
-    connection.sendall(f"{request}\n".encode())
+    connection.sendall(f"{json.dumps(request)}\n".encode())
     code = int(connection.makefile().read())
     if code < 0:
-        signal.signal(-code, signal.SIG_DFL)
+        with contextlib.suppress(OSError):  # SIGKILL cannot be set
+            signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     os._exit(code)
 
@@ -106,7 +131,6 @@ def is_inherited(number: int, connection: socket.socket) -> bool:
 
 def serve(folder: str) -> list[str]:
     """Fork for whoever asks. Returns in a fork, once it is the process that was asked for: the words to run."""
-    import contextlib
     import select
     import shutil
 
@@ -117,75 +141,87 @@ def serve(folder: str) -> list[str]:
     listener.listen(16)
     print("listening", flush=True)
     preload()
-    while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:
-        connection = listener.accept()[0]
-        if not os.fork():
-            listener.close()
-            return guard(connection)
-        connection.close()
-        with contextlib.suppress(ChildProcessError):  # none is left
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
+    ended, running = notice_ends(), dict[socket.socket, int]()
+    while sys.stdin not in (ready := select.select([sys.stdin, listener, ended, *running], [], [])[0]):
+        if ended in ready:
+            tell_ends(ended, running)
+        for connection in running.keys() & ready:
+            pass_on(connection, running[connection])
+        if listener in ready:
+            connection, received, request = receive(listener)
+            process = os.fork()
+            if not process:
+                for known in (listener, ended, connection, *running):
+                    known.close()
+                return become(f"{folder}/python", received, **request)
+            running[connection] = process
+            for one in received:
+                os.close(one)
     shutil.rmtree(folder)
     os._exit(0)
+
+
+def receive(listener: socket.socket) -> tuple[socket.socket, list[int], dict[str, Any]]:
+    """Who asks, with which files, and for what."""
+    connection = listener.accept()[0]
+    received = socket.recv_fds(connection, 1, 100)[1]
+    with connection.makefile() as lines:
+        return connection, received, json.loads(lines.readline())
+
+
+def notice_ends() -> socket.socket:
+    """A socket that is ready when a fork has ended."""
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    signal.set_wakeup_fd(theirs.detach())
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    return ours
+
+
+def tell_ends(ended: socket.socket, running: dict[socket.socket, int]) -> None:
+    """Tell those who asked how their forks have ended."""
+    ended.recv(100)
+    for connection, process in list(running.items()):
+        done, status = os.waitpid(process, os.WNOHANG)
+        if done:
+            del running[connection]
+            with connection, contextlib.suppress(OSError):  # whoever asked may be no more
+                connection.sendall(str(os.waitstatus_to_exitcode(status)).encode())
+
+
+def pass_on(connection: socket.socket, process: int) -> None:
+    """Give a fork its signal, or end it if the one who asked for it is no more."""
+    try:
+        number = connection.recv(1)[0]
+    except (IndexError, OSError):
+        number = signal.SIGKILL
+    os.kill(process, number)
 
 
 def preload() -> None:
     """Import what commands import."""
     import gc
+    import importlib
     import threading
-
-    import rich.live
-    import rich.progress
-    import rich.table
-    import torch._dynamo
 
     sys.path[0] = os.path.dirname(os.path.dirname(__file__))
-    import gradcheck_cli.cli
-    import gradcheck_cli.pipeline
-    import gradcheck_cli.report.formats
-    import gradcheck_cli.tracing.script_replay  # noqa: F401
-
+    for name in IMPORTED:
+        importlib.import_module(name)
+    with contextlib.suppress(ImportError):
+        importlib.import_module("typer._adapters")  # with pydantic, where that is installed
     sys.modules.pop("typer.rich_utils", None)  # asks the environment when it is imported
     assert threading.active_count() == 1, "a fork would lack the other threads"
-    gc.freeze()
-
-
-def guard(connection: socket.socket) -> list[str]:
-    """Fork once more, and tell the one who asked how that ends. Returns in the second fork."""
-    import threading
-
-    descriptors = socket.recv_fds(connection, 1, 100)[1]
-    words, *beginning = json.loads(connection.makefile().readline())
-    process = os.fork()
-    if not process:
-        connection.close()
-        return become(words, descriptors, *beginning)
-    for one in descriptors:
-        os.close(one)
-    threading.Thread(target=pass_on, args=(connection, process), daemon=True).start()
-    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-    connection.sendall(str(code).encode())
-    os._exit(0)
-
-
-def pass_on(connection: socket.socket, process: int) -> None:
-    """Give the process its signals, and end it if the one who asked for it is no more."""
-    import contextlib
-
-    with contextlib.suppress(ProcessLookupError):
-        while number := connection.recv(1):
-            os.kill(process, number[0])
-        os.kill(process, signal.SIGKILL)
+    gc.freeze()  # a collection in a fork would copy it all
 
 
 def become(
-    words: list[str],
+    python: str,
     received: list[int],
+    words: list[str],
     descriptors: list[int],
     folder: str,
     environment: dict[str, str],
-    python: str,
+    ignored: list[int],
 ) -> list[str]:
     """Take over what a process is started with."""
     import fcntl
@@ -202,7 +238,11 @@ def become(
     os.environ.clear()
     os.environ.update(environment)
     open_streams()
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
     np.random.seed()  # the other generators are seeded anew by a fork, or always the same
     sys.executable = python
     multiprocessing.set_executable(python)
@@ -211,17 +251,20 @@ def become(
 
 def open_streams() -> None:
     """Open stdin, stdout and stderr as Python does."""
+    import codecs
     import io
 
     usual = sys.stdout
     encoding, _, errors = os.environ.get("PYTHONIOENCODING", ":").partition(":")
     errors = errors or ("strict" if encoding else usual.errors or "")
+    encoding = codecs.lookup(encoding or usual.encoding).name
     raw = bool(os.environ.get("PYTHONUNBUFFERED"))
     for number, name in enumerate(("stdin", "stdout", "stderr")):
-        binary = open(number, "wb" if number else "rb", 0 if raw and number else -1, closefd=False)  # noqa: SIM115
+        binary: Any = open(number, "wb" if number else "rb", 0 if raw and number else -1, closefd=False)  # noqa: SIM115
+        getattr(binary, "raw", binary).name = f"<{name}>"
         handler = "backslashreplace" if name == "stderr" else errors
         lines = not raw and (name == "stderr" or os.isatty(number))
-        text = io.TextIOWrapper(binary, encoding or usual.encoding, handler, line_buffering=lines, write_through=raw)
+        text: Any = io.TextIOWrapper(binary, encoding, handler, line_buffering=lines, write_through=raw)
         text.mode = "w" if number else "r"
         setattr(sys, name, text)
         setattr(sys, f"__{name}__", text)
@@ -253,7 +296,6 @@ def run(words: list[str]) -> None:
 def run_to_the_end(words: list[str]) -> None:
     """Run, and end without taking apart every module that was forked, which takes longer than most commands."""
     import atexit
-    import contextlib
     import threading
 
     try:

@@ -8,7 +8,7 @@ from typing import Annotated, get_args
 
 import typer
 
-from gradcheck_cli.cli import format_options, gate_options, log_options, options
+from gradcheck_cli.cli import format_options, gate_options, log_options, options, rank_options
 from gradcheck_cli.errors import ConfigError
 
 What = Annotated[str, typer.Argument(help="config: gradcheck.yaml; report: what -f json prints.")]
@@ -40,7 +40,7 @@ def report_schema() -> str:
 def help_texts() -> dict[str, str]:
     """What `--help` says of each option, by the name of its setting."""
     texts = {}
-    modules = (options, format_options, log_options, gate_options)
+    modules = (options, format_options, log_options, gate_options, rank_options)
     for name, option in [pair for module in modules for pair in vars(module).items()]:
         for info in get_args(option)[1:]:
             if isinstance(info, typer.models.OptionInfo) and info.help:

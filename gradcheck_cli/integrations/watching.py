@@ -21,6 +21,7 @@ from gradcheck_cli.integrations.relay import RELAY
 from gradcheck_cli.integrations.selective_recorder import SelectiveRecorder
 from gradcheck_cli.judgement import check_selection, make_report
 from gradcheck_cli.observe.naming import source_of
+from gradcheck_cli.observe.ranks.shards import split_dimensions
 from gradcheck_cli.observe.recorder_settings import RecorderSettings
 from gradcheck_cli.records import Recording, Report, RunInfo
 from gradcheck_cli.report.formats import format_of, render
@@ -44,6 +45,11 @@ class Watch:
 
     def __init__(self, model: nn.Module, optimizer: Optimizer, run: RunInfo, settings: Settings) -> None:
         check_selection(settings)
+        if any(split_dimensions(parameter) for parameter in model.parameters()):
+            raise GradcheckError(
+                "each rank has only a part of these parameters, whose norms would be wrong",
+                "torchrun ... -m gradcheck_cli profile train.py puts the parts of all ranks together",
+            )
         recorder = RecorderSettings(settings.probe_every, settings.max_recorded_steps, keep_going=True)
         self._recorder = SelectiveRecorder(model, optimizer, recorder)
         self._run, self._settings = run, settings

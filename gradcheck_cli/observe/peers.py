@@ -29,11 +29,9 @@ class Peers(Protocol):
     def watching(self) -> AbstractContextManager[None]:
         """Look at the rank's own gradients for the length of the context."""
 
-    def before_backward(self, loss: Tensor) -> None:
-        """A backward pass begins."""
-
-    def leave_in(self, draft: Draft) -> None:
-        """The step is over: what it left goes into its draft."""
+    def leave_in(self, draft: Draft) -> float:
+        """The step is over: what it left goes into its draft; returns the seconds that it took to see it."""
+        ...
 
     def put_together(self, drafts: Sequence[Draft], values: Sequence[Values], trainable: Sequence[int]) -> None:
         """Make what every rank measured of its part that of the whole, in `values`."""
@@ -52,9 +50,10 @@ class Alone:
     degree = 1
 
     def prepare(self, parameters: Sequence[Tensor], probes: int) -> None: ...
-    def before_backward(self, loss: Tensor) -> None: ...
-    def leave_in(self, draft: Draft) -> None: ...
     def put_together(self, drafts: Sequence[Draft], values: Sequence[Values], trainable: Sequence[int]) -> None: ...
+
+    def leave_in(self, draft: Draft) -> float:
+        return 0.0
 
     def watching(self) -> AbstractContextManager[None]:
         return nullcontext()

@@ -53,9 +53,9 @@ class Recorder:
         self._modules = modules_of(model, self._settings.eager)
         self.instruments = Instruments(self._modules)
         self._pairs = GradientPairs()
-        device, self._peers = described[0][1].device, self._settings.peers
+        device, self.peers = described[0][1].device, self._settings.peers
         self._reducer, self._on_host = reducer_for(device), device.type == "cpu"
-        self._peers.prepare(self._tensors.tensors, len(self.instruments.probed))
+        self.peers.prepare(self._tensors.tensors, len(self.instruments.probed))
         weights = measure_weights(described, {info.name: module for info, module in self._modules})
         norms, probed = self._norms(), [self._modules[i][0].name for i in self.instruments.probed]
         live = LiveSteps(self._settings, self._parameters, self._tensors.trainable, norms, probed)
@@ -73,7 +73,7 @@ class Recorder:
         with ExitStack() as stack:
             stack.callback(self.stop)
             stack.enter_context(observed(self))
-            stack.enter_context(self._peers.watching())
+            stack.enter_context(self.peers.watching())
             self.start()
             self._stack = stack.pop_all()
         return self
@@ -133,7 +133,6 @@ class Recorder:
             _, unscaled = self._unscaled.pop(id(loss), (loss, loss))
             self.draft.losses.append(unscaled.detach())
             self.instruments.end_first_pass()
-            self._peers.before_backward(loss)
 
     @timed
     def after_backward(self, loss: Tensor) -> None:
@@ -221,13 +220,13 @@ class Recorder:
             self.instruments.detach()
             self.overhead += self.instruments.hand_over(draft)
         self.inputs.move_to(draft)
-        self._peers.leave_in(draft)
+        self.overhead += self.peers.leave_in(draft)
         now = perf_counter()
         draft.seconds, self._began = now - self._began, now
         draft.overhead, self.overhead = self.overhead, 0.0
         self._drafts.append(draft)
         self.taken += 1
-        if len(self._drafts) == FLUSH_EVERY or (self._peers.is_alone and self.is_awaited):
+        if len(self._drafts) == FLUSH_EVERY or (self.peers.is_alone and self.is_awaited):
             self.flush()
         self._begin_step()
 
@@ -246,4 +245,4 @@ class Recorder:
 
     def _norms(self) -> Floats:
         with torch.no_grad():
-            return self._peers.whole_norms(to_host([self._reducer.norms(self._tensors.values())])[0])
+            return self.peers.whole_norms(to_host([self._reducer.norms(self._tensors.values())])[0])

@@ -16,12 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from gradcheck_cli.observe.deliveries import Deliveries
 from gradcheck_cli.observe.hand_updates import HandUpdates
 from gradcheck_cli.observe.hooks import observed, patched
 from gradcheck_cli.observe.loss_scales import LossScales
+from gradcheck_cli.observe.peers import ALONE, Peers
 from gradcheck_cli.observe.recorder_settings import RecorderSettings
 from gradcheck_cli.observe.search import Search, all_gradients, modules_with_new_gradients, name_of, parameter_ids
 from gradcheck_cli.observe.watched import Watched
@@ -31,10 +33,18 @@ ATTEMPTS = 3
 
 
 class Session:
-    """While the context is open, `watched` grows by every model that trains; `stepped` is called after each step."""
+    """While the context is open, `watched` grows by every model that trains; `stepped` is called after each step.
 
-    def __init__(self, settings: RecorderSettings, stepped: Callable[[Watched], None]) -> None:
-        self._settings, self._stepped = settings, stepped
+    `peers_of` tells who else trains a model.
+    """
+
+    def __init__(
+        self,
+        settings: RecorderSettings,
+        stepped: Callable[[Watched], None],
+        peers_of: Callable[[nn.Module], Peers] = lambda model: ALONE,
+    ) -> None:
+        self._settings, self._stepped, self._peers_of = settings, stepped, peers_of
         self._search = Search(self._watch)
         self._deliveries = Deliveries()
         self._reached: list[tuple[Watched, list[tuple[int, int]]]] = []
@@ -134,8 +144,11 @@ class Session:
             self.watched.remove(one)
         if any(parameter.requires_grad for group in optimizer.param_groups for parameter in group["params"]):
             name = name_of(model, {one.name for one in self.watched})
-            settings = replace(self._settings, without=self._search.others(optimizer), model=name)
-            self.watched.append(Watched(name, model, roots, optimizer, settings, self._deliveries))
+            peers = self._peers_of(model)
+            settings = replace(self._settings, without=self._search.others(optimizer), model=name, peers=peers)
+            bare = model.module if isinstance(model, DistributedDataParallel) else model
+            self.watched.append(Watched(name, bare, roots, optimizer, settings, self._deliveries))
+            self._stack.enter_context(peers.watching())
             if self._in_closure is optimizer:
                 self.watched[-1].before_update(True)
 

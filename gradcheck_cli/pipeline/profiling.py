@@ -86,7 +86,7 @@ def watch_training(
     in `kept` afterwards.
     """
     workload, device, described, settings, team = ready
-    log, peers = Log(settings.log), team.peers_of(workload)
+    log, peers = Log(settings.log), team.peers_of(workload.model)
     recorder = Recorder(workload.model, workload.optimizer, recorder_settings(settings, log, peers))
     loop = LoopSettings(device, settings.precision, settings.steps, settings.clip if max_norm is None else max_norm)
     ended, error = "", None
@@ -118,7 +118,7 @@ def watch_training(
         raise error  # the others cannot go on, nor put anything together
     ended = ended or ("interrupted" if interrupt.requested else "")
     outcome = finish(recorder, described, settings, ended, error, log)
-    return replace(outcome, recording=team.join(outcome.recording, workload, peers))
+    return replace(outcome, recording=team.join(outcome.recording, workload.model, peers))
 
 
 def finish(

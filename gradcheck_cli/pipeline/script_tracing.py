@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gradcheck_cli.config import Settings
 from gradcheck_cli.drive import script as scripts
+from gradcheck_cli.drive.ranks.group import find_place
 from gradcheck_cli.errors import ConfigError, GradcheckError
 from gradcheck_cli.judgement import check_selection, make_trace_report
 from gradcheck_cli.observe.naming import parameters_of
@@ -58,13 +59,18 @@ def nan_trace(
     """Run a script until something is not finite, and report where it came from.
 
     Without `steps` of the user's it may run to its end. The error is the script's own, if it failed. Raises
-    GradcheckError when nothing was trained, ConfigError for `save_repro`.
+    GradcheckError when nothing was trained, ConfigError for `save_repro` and for one of several ranks.
     """
     if save_repro:
         raise ConfigError(
             f"--save-repro saves what one step needs, and gradcheck can't tell which part of {script.place} that is",
             f"leave it out: the script is traced all the same; or name a callable that makes model and data:"
             f" {script.place}:build",
+        )
+    if (place := find_place()) and place.size > 1:
+        raise ConfigError(
+            "nan-trace runs a script again in a process of its own, which has no other ranks",
+            f"run it without the launcher, or name a callable that makes model and data: {script.place}:build",
         )
     check_selection(settings)
     settings = replace(settings, to_the_end=settings.one_epoch)

@@ -6,19 +6,24 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
+from torch import nn
 
 from gradcheck_cli.config import Settings
 from gradcheck_cli.drive import script as scripts
+from gradcheck_cli.drive.ranks.followed import Follower, followed
+from gradcheck_cli.drive.ranks.strategies import OWN, Strategy
 from gradcheck_cli.errors import GradcheckError, TargetError
 from gradcheck_cli.judgement import check_selection, join_reports
 from gradcheck_cli.loggers import Log
 from gradcheck_cli.observe.audit.auditor import Auditor
 from gradcheck_cli.observe.loss_scales import LossScales
 from gradcheck_cli.observe.naming import parameters_of
+from gradcheck_cli.observe.peers import Peers
 from gradcheck_cli.observe.session import Session
 from gradcheck_cli.observe.watched import Watched
 from gradcheck_cli.pipeline.preparation import Progress, Watcher, versions
 from gradcheck_cli.pipeline.profiling import Enough, compiled_note, never, recorder_settings, run_eagerly
+from gradcheck_cli.pipeline.team import Team
 from gradcheck_cli.records import ParameterInfo, Recording, Report, RunInfo
 from gradcheck_cli.targets import Script
 
@@ -62,22 +67,47 @@ def record(script: Script, settings: Settings, watch: Watcher, enough: Enough = 
 
     error = None
     log = Log(settings.log)
-    session, auditor = Session(recorder_settings(settings, log), stepped), Auditor()
-    with run_eagerly(settings), session, auditor:
-        try:
-            scripts.run(script)
-        except KeyboardInterrupt:
-            ended = "interrupted"
-        except GradcheckError as failure:
-            error, ended = failure, "failed"
-    trained = [one for one in session.watched if one.recorder.taken]
-    if not trained:
-        raise error or nothing_trained(script, ended)
-    scales = session.scales
-    with log:  # the last steps may come over only now
-        first, *others = [finish(one, script, settings, ended, len(trained) > 1, scales) for one in trained]
+    with followed(settings.timeout) as follower:
+        teams = Teams(follower)
+        session, auditor = Session(recorder_settings(settings, log), stepped, teams.peers_of), Auditor()
+        with run_eagerly(settings), session, auditor:
+            try:
+                scripts.run(script)
+            except KeyboardInterrupt:
+                ended = "interrupted"
+            except GradcheckError as failure:
+                error, ended = failure, "failed"
+        trained = [one for one in session.watched if one.recorder.taken]
+        cut_short = ended in ("interrupted", "failed")
+        if not trained or (cut_short and not follower.group.is_alone):  # what ranks put together needs all of them
+            raise error or nothing_trained(script, ended)
+        scales = session.scales
+        with log:  # the last steps may come over only now
+            done = [(one, finish(one, script, settings, ended, len(trained) > 1, scales)) for one in trained]
+        first, *others = [teams.join(one, recording) for one, recording in done]
     first = replace(first, run=replace(first.run, notes=first.run.notes + log.notes))
     return ScriptRun((replace(first, audit=auditor.audit(ended=not stopped)), *others), error)
+
+
+class Teams:
+    """Who trains each of a script's models, where several ranks do."""
+
+    def __init__(self, follower: Follower) -> None:
+        self._follower = follower
+        self._teams: list[tuple[Team, Peers]] = []
+
+    def peers_of(self, model: nn.Module) -> Peers:
+        """The other ranks, as the model synchronises with them."""
+        group = self._follower.group
+        team = Team() if group.is_alone else Team(group, Strategy.of(OWN, model))
+        self._teams.append((team, team.peers_of(model)))
+        return self._teams[-1][1]
+
+    def join(self, one: Watched, recording: Recording) -> Recording:
+        """The recording of all ranks, of what this one has recorded."""
+        peers = one.recorder.peers
+        team = next(team for team, own in self._teams if own is peers)
+        return team.join(recording, one.model, peers)
 
 
 def nothing_trained(script: Script, ended: str) -> TargetError:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch import nn
 
 from gradcheck_cli.config import Settings
 from gradcheck_cli.drive.batches import Batch
@@ -17,7 +18,6 @@ from gradcheck_cli.drive.ranks.strategies import UNSYNCHRONISED, Strategy, distr
 from gradcheck_cli.drive.workload import Workload
 from gradcheck_cli.observe.peers import ALONE as NO_PEERS
 from gradcheck_cli.observe.peers import Peers
-from gradcheck_cli.observe.ranks.checksums import compared
 from gradcheck_cli.observe.ranks.peers import RankPeers
 from gradcheck_cli.observe.recorder import Recorder
 from gradcheck_cli.ranks import RankPart, Tensors, merge, side_by_side
@@ -34,12 +34,11 @@ class Team:
     group: Group = ALONE
     strategy: Strategy = UNSYNCHRONISED
 
-    def peers_of(self, workload: Workload) -> Peers:
-        """What the recorder of this rank must know of the others."""
+    def peers_of(self, model: nn.Module) -> Peers:
+        """What the recorder of this rank must know of the others, which train the same model."""
         if self.group.is_alone:
             return NO_PEERS
-        same = compared(workload.model, self.strategy.modules)
-        return RankPeers(self.group, self.strategy.degree, list(same.values()))
+        return RankPeers(self.group, self.strategy.degree, self.strategy.modules, model)
 
     def agree(self, ending: str, recorder: Recorder, source: Ahead, is_last: bool) -> str:
         """Why the run ends with this step on all ranks, or nothing; steps that any rank waits for come over."""
@@ -52,15 +51,14 @@ class Team:
             recorder.flush()
         return ENDINGS[int(pressing)] or recorder.ended
 
-    def join(self, recording: Recording, workload: Workload, peers: Peers) -> Recording:
+    def join(self, recording: Recording, model: nn.Module, peers: Peers) -> Recording:
         """The recording of the whole run, the same on every rank but for what only one rank looks at."""
         if not isinstance(peers, RankPeers):
             return recording
         mine = peers.part(self.strategy.sync_seconds), recording.nonfinite_input
         all_parts: list[tuple[RankPart, str]] = self.group.gather(mine)
-        same = compared(workload.model, self.strategy.modules)
-        buffers = frozenset(name for name, _ in workload.model.named_buffers())
-        tensors = Tensors(tuple(one.name for one in recording.parameters), tuple(same), buffers)
+        same = peers.compared
+        tensors = Tensors(tuple(one.name for one in recording.parameters), same.names, same.buffers)
         parts = merge(*({part.rank: part} for part, _ in all_parts))
         strategy = self.strategy
         ranks = side_by_side(parts, tensors, strategy.name, self.group.backend, strategy.finds_unused)
@@ -95,9 +93,10 @@ def assemble(workload: Workload, settings: Settings, group: Group, device: torch
     """
     if group.is_alone:
         return workload, Team()
-    dataloader, note = share(workload.dataloader, group)
     trained, strategy = distribute(workload, settings.strategy, device)
-    if group.rank:
-        seed_everything(settings.seed + group.rank)
+    place = strategy.place or group.place
+    dataloader, note = share(workload.dataloader, group, place)
+    if place.rank:
+        seed_everything(settings.seed + place.rank)
     notes = (*workload.notes, *([note] if note else ()))
     return replace(trained, dataloader=dataloader, notes=notes), Team(group, strategy)

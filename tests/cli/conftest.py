@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -38,8 +38,9 @@ def environment() -> dict[str, str]:
 
 
 @pytest.fixture
-def start(folder: Path, environment: dict[str, str]) -> Callable[..., subprocess.Popen[str]]:
+def start(folder: Path, environment: dict[str, str]) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start a gradcheck that takes Ctrl-C, also where the tests themselves run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def begin(*arguments: str, **streams: object) -> subprocess.Popen[str]:
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
@@ -48,11 +49,11 @@ def start(folder: Path, environment: dict[str, str]) -> Callable[..., subprocess
             cwd=folder,
             env=environment,
             text=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             **pipes,  # type: ignore[call-overload]
         )
 
-    return begin
+    yield begin
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

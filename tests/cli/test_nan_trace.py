@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import ROOT, Gradcheck, assert_refused
+from tests.zygote import quick_programs
 
 STUB = """
 import sys, types
+import gradcheck_cli
 from tests.report.traces import TRACES
 def nan_trace(target, settings, watch, save_repro=None):
     print(target, settings.steps, settings.one_epoch, settings.seed, save_repro, file=sys.stderr)
     print("the user's own print")
     return TRACES[target], None
-sys.modules["gradcheck_cli.pipeline"] = types.SimpleNamespace(nan_trace=nan_trace)
+gradcheck_cli.pipeline = sys.modules["gradcheck_cli.pipeline"] = types.SimpleNamespace(nan_trace=nan_trace)
 from gradcheck_cli.cli import main
 main()
 """
@@ -31,7 +32,7 @@ def shell(folder: Path, environment: dict[str, str]) -> Gradcheck:
     """The command with a pipeline that finds what tests/report/traces.py has under the name of the target."""
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        line = [sys.executable, "-c", STUB, "nan-trace", *arguments]
+        line = [f"{quick_programs()}/python", "-c", STUB, "nan-trace", *arguments]
         paths = {"PYTHONPATH": str(ROOT)}
         return subprocess.run(
             line, cwd=folder, env=environment | paths, capture_output=True, encoding="utf-8", timeout=60, check=False

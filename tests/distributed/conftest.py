@@ -7,6 +7,7 @@ import os
 import socket
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -21,17 +22,17 @@ def serve(pipe: Connection) -> None:
     """Do what is asked as one of the ranks, until there is nothing more."""
     import torch
 
-    from gradcheck_cli.drive.ranks.group import Place, joined
+    from gradcheck_cli.drive.ranks.group import ALONE, Place, joined
 
     torch.set_num_threads(1)
     while (order := pipe.recv()) is not None:
-        function, rank, size, port, arguments = order
+        function, rank, size, port, arguments, join = order
         place = Place(rank, size, rank)
         os.environ.update(
             RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
         )
         try:
-            with joined(place, "cpu", TIMEOUT) as group:
+            with joined(place, "cpu", TIMEOUT) if join else nullcontext(ALONE) as group:
                 pipe.send(("done", function(group, *arguments)))
         except BaseException:
             pipe.send(("failed", traceback.format_exc()))
@@ -49,11 +50,11 @@ class Pool:
         for process in self._processes:
             process.start()
 
-    def __call__(self, size: int, function: Call, *arguments: Any) -> list[Any]:
-        """The results by rank; a rank's failure is one of the test."""
+    def __call__(self, size: int, function: Call, *arguments: Any, join: bool = True) -> list[Any]:
+        """The results by rank; a rank's failure is one of the test. Without `join` the function makes its own group."""
         port = free_port()
         for rank in range(size):
-            self._pipes[rank].send((function, rank, size, port, arguments))
+            self._pipes[rank].send((function, rank, size, port, arguments, join))
         answers = [pipe.recv() for pipe in self._pipes[:size]]
         failures = [text for word, text in answers if word == "failed"]
         assert not failures, "\n".join(failures)

@@ -18,6 +18,7 @@ import torch
 
 from gradcheck_cli.targets import Script
 from tests.kinds.kinds import BAD_STEP, SCRIPTS, Kind
+from tests.zygote import quick_programs
 
 End = dict[str, Any]
 """What a script saves when it ends: its log, the models' states, random states."""
@@ -33,6 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def working_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """In that directory; what frameworks leave in the environment is taken away again."""
     monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "executable", f"{quick_programs()}/python")
     begin()
     known = dict(os.environ)
     yield

@@ -19,6 +19,7 @@ from gradcheck_cli.errors import GradcheckError
 from gradcheck_cli.records import Recording, Report
 from gradcheck_cli.targets import Script
 from tests.loggers.readers import read_lines, read_scalars
+from tests.zygote import quick_programs
 
 TARGET = """
 import os, pathlib, torch
@@ -237,9 +238,7 @@ def test_every_step_is_there_at_once(folder: Path) -> None:
 
     options = ["--steps", "20", "--set", "fail_at=7", "--set", "fail=kill", "--log", "jsonl:steps.jsonl"]
     command = [
-        sys.executable,
-        "-m",
-        "gradcheck_cli",
+        f"{quick_programs()}/gradcheck",
         "profile",
         "target.py:build",
         *options,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from tests.loggers.readers import read_history
+from tests.zygote import quick_programs
 
 SCRIPT = """
 import hashlib, pathlib, random, sys
@@ -40,7 +40,7 @@ def run(folder: Path, *arguments: str, begin: str = "", log: str = "") -> subpro
     """Run the script with Python's `arguments` before its name."""
     (folder / "train.py").write_text(SCRIPT.format(begin=begin, log=log))
     environment = {**os.environ, "WANDB_MODE": "offline", "WANDB_SILENT": "true"}
-    command = [sys.executable, *arguments]
+    command = [f"{quick_programs()}/python", *arguments]
     ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     return ended

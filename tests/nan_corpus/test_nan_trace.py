@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
 import pytest
 
 from gradcheck_cli import pipeline
 from gradcheck_cli.config import Settings
 from gradcheck_cli.tape import NanOrigin, NanTrace
-from tests.nan_corpus.corpus import CASES, CONTROLS, Case
+from tests.nan_corpus.corpus import CASES, CONTROLS, Case, Entrypoint
 from tests.nan_corpus.plain_loop import load_corpus
 
 load_corpus()
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # the users' own: std of one element, say
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: case.name)
+def case(request: pytest.FixtureRequest) -> Case:
+    """Of the module's scope, so that the tests of a case follow each other: it is traced once for them."""
+    return request.param  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=1)
+def trace_of(entrypoint: Entrypoint) -> NanTrace:
+    return traced(next(case for case in CASES if case.entrypoint is entrypoint))
 
 
 def traced(case: Case) -> NanTrace:
@@ -30,9 +42,8 @@ def line_of(origin: NanOrigin) -> int:
     return origin.frame.location.line if origin.frame else -1
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_names_the_origin(case: Case) -> None:
-    trace = traced(case)
+    trace = trace_of(case.entrypoint)
     assert trace.origins, (trace.sinks, trace.notes)
     origin = trace.origins[0]
     assert line_of(origin) in case.lines
@@ -47,9 +58,8 @@ def test_names_the_origin(case: Case) -> None:
         assert origin.samples == case.samples
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_explains_and_proves(case: Case) -> None:
-    trace = traced(case)
+    trace = trace_of(case.entrypoint)
     assert all(origin.explanation and origin.fix for origin in trace.origins)
     assert trace.origins[0].cause == case.cause
     assert trace.origins[0].kind == case.kind
@@ -57,9 +67,9 @@ def test_explains_and_proves(case: Case) -> None:
     assert all(origin.verified for origin in trace.origins) or refused
 
 
-@pytest.mark.parametrize("case", CONTROLS, ids=lambda case: case.name)
-def test_is_silent_on_what_is_harmless(case: Case) -> None:
-    trace = traced(case)
+@pytest.mark.parametrize("control", CONTROLS, ids=lambda control: control.name)
+def test_is_silent_on_what_is_harmless(control: Case) -> None:
+    trace = traced(control)
     assert trace.clean
     assert trace.origins == ()
     assert trace.sinks == ()

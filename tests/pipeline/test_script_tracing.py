@@ -15,6 +15,7 @@ from gradcheck_cli.pipeline import nan_trace
 from gradcheck_cli.records import Report
 from gradcheck_cli.tape import NanOrigin, NanTrace
 from gradcheck_cli.targets import Script
+from tests.zygote import quick_programs
 
 LOG = """
 import argparse, random
@@ -177,6 +178,7 @@ def trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trace:
     """Write a script and trace it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "executable", f"{quick_programs()}/python")
 
     def run(source: str, *arguments: str, **settings: int) -> Report:
         (tmp_path / "train.py").write_text(source)

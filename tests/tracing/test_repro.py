@@ -17,6 +17,7 @@ from gradcheck_cli.errors import OutputError
 from gradcheck_cli.records import Report
 from tests.nan_corpus.corpus import CASES, Case
 from tests.nan_corpus.plain_loop import load_corpus
+from tests.zygote import quick_programs
 
 load_corpus()
 
@@ -34,22 +35,6 @@ NAMES = (
     next(c.name for c in CASES if c.error),
 )
 CHOSEN = [next(case for case in CASES if case.name == name) for name in dict.fromkeys(NAMES)]
-
-# Runs each of the scripts in a process of its own; torch is imported once for all of them.
-RUNNER = """
-import os, runpy, sys, torch
-for script in sys.argv[1:]:
-    child = os.fork()
-    if not child:
-        log = os.open(script + ".log", os.O_WRONLY | os.O_CREAT)
-        os.dup2(log, 1), os.dup2(log, 2)
-        try:
-            runpy.run_path(script, run_name="__main__")
-        except SystemExit as end:
-            print("exit", end.code, flush=True)
-            os._exit(0)
-    os.waitpid(child, 0)
-"""
 
 # Each line of log.txt says everything that a step depends on.
 TRAINING = """
@@ -160,7 +145,7 @@ def trace(target: str, folder: Path, **settings: Any) -> Report:
 
 
 def run_again(folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(folder / "repro.py")]
+    command = [f"{quick_programs()}/python", str(folder / "repro.py")]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
 
 
@@ -170,8 +155,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("repro")
     for case in CHOSEN:
         trace(case.target, root / case.name, **case.settings)
-    scripts = [str(root / case.name / "repro.py") for case in CHOSEN]
-    subprocess.run([sys.executable, "-W", "ignore", "-c", RUNNER, *scripts], check=True, timeout=60)
+        ended = run_again(root / case.name)
+        log = root / case.name / "repro.py.log"
+        log.write_text(f"{ended.stdout}{ended.stderr}\nexit {ended.returncode}\n")
     return {case.name: root / case.name for case in CHOSEN}
 
 

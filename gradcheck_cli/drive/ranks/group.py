@@ -142,8 +142,7 @@ def joined(place: Place, device: str, timeout: float) -> Iterator[Group]:
     backend, limit = "nccl" if on_cuda else "gloo", timedelta(seconds=timeout)
     try:
         dist.init_process_group(backend, timeout=limit)
-        store = dist.distributed_c10d.PrefixStore("gradcheck", dist.distributed_c10d._get_default_store())
-        control = dist.ProcessGroupGloo(store, place.rank, place.size, limit)
+        control = make_control(place, timeout)
     except (RuntimeError, ValueError) as error:
         raise RankError(f"the other ranks could not be reached: {error}", "see MASTER_ADDR and MASTER_PORT") from error
     try:
@@ -153,6 +152,12 @@ def joined(place: Place, device: str, timeout: float) -> Iterator[Group]:
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def make_control(place: Place, timeout: float) -> Any:
+    """A gloo group beside torch's default one, which must be there, and which it does not touch."""
+    store = dist.distributed_c10d.PrefixStore("gradcheck", dist.distributed_c10d._get_default_store())
+    return dist.ProcessGroupGloo(store, place.rank, place.size, timedelta(seconds=timeout))
 
 
 @contextmanager

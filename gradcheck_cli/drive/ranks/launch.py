@@ -100,11 +100,15 @@ def be_rank(folder: Path, work: Work, arguments: tuple[Any, ...], settings: Sett
     (folder / f"{place.rank}.pid").write_text(str(os.getpid()))
     outcome = attempt(place, work, arguments, settings)
     save(outcome, folder)
-    interrupted = outcome.error or (outcome.report and outcome.report.run.ended == "interrupted")
-    if interrupted:  # the launcher may be waiting for this process to end, rather than for its word
+    if is_over(outcome):
         wait_for_all(folder, place.size)
         wake_all(folder)
         sys.exit(2)
+
+
+def is_over(outcome: Outcome) -> bool:
+    """Whether the process should end by itself: after Ctrl-C the launcher waits for that, and for no result."""
+    return outcome.error is not None or (outcome.report is not None and outcome.report.run.ended == "interrupted")
 
 
 def attempt(place: Place, work: Work, arguments: tuple[Any, ...], settings: Settings) -> Outcome:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from gradcheck_cli.drive.ranks.group import Group, Place
 from gradcheck_cli.errors import TargetError
@@ -53,72 +53,89 @@ def write(state: tuple[Any, Any, Any]) -> None:
 class Share:
     """Every `size`-th batch of a data loader, from the `rank`-th on, as many on each rank.
 
-    The loader draws from a stream of its own, so that all ranks shuffle alike whatever else they draw.
+    The order of the batches is drawn from a stream of its own, so that all ranks shuffle alike whatever else they draw.
     """
 
     def __init__(self, dataloader: Iterable[Any], place: Place, draws: Draws) -> None:
-        self._whole, self._dataloader, self._place = dataloader, alone(dataloader, place), place
+        self._dataloader, self._place, self._draws = cut(dataloader, place, draws), place, draws
         self._is_cut = self._dataloader is not dataloader
-        self._draws = draws
 
     def __iter__(self) -> Iterator[Any]:
+        if self._is_cut:  # what remains to be drawn are augmentations, other ones on each rank
+            with self._draws.drawn():
+                torch.empty((), dtype=torch.int64).random_()  # as a loader does for its workers
+            yield from self._dataloader
+            return
         with self._draws.drawn():
             source = iter(self._dataloader)
-        own = source if self._is_cut else every(source, self._place)
-        seen = False
-        while True:
-            with self._draws.drawn():
-                batch = next(own, self)
-            if batch is self:
-                break
-            seen = True
-            yield batch
-        if not seen:
-            check_enough(self._whole, self._place)
+        yield from every(drawing(source, self._draws), self._place)
 
 
 class BatchShare:
     """The same of the indices that a batch sampler gives: what other ranks train on is not even loaded."""
 
-    def __init__(self, batches: Iterable[Any], place: Place) -> None:
-        self._batches, self._place = batches, place
+    def __init__(self, batches: Iterable[Any], place: Place, draws: Draws) -> None:
+        self._batches, self._place, self._draws = batches, place, draws
 
     def __iter__(self) -> Iterator[Any]:
-        yield from every(iter(self._batches), self._place)
+        yield from every(drawing(iter(self._batches), self._draws), self._place)
 
     def __len__(self) -> int:
         return len(self._batches) // self._place.size  # type: ignore[arg-type]
 
 
+def drawing(source: Iterator[Any], draws: Draws) -> Iterator[Any]:
+    """The same items, which draw their random numbers from that stream."""
+    nothing = object()
+    while True:
+        with draws.drawn():
+            item = next(source, nothing)
+        if item is nothing:
+            return
+        yield item
+
+
 def every(source: Iterator[Any], place: Place) -> Iterator[Any]:
-    """One of each `size` items; the last few, too few for all ranks, are left out."""
-    while len(together := list(islice(source, place.size))) == place.size:
+    """One of each `size` items; the last few, too few for all ranks, are left out.
+
+    Raises TargetError where there are no others.
+    """
+    together = list(islice(source, place.size))
+    if 0 < len(together) < place.size:
+        have = f"{len(together)} batch" + ("es" if len(together) > 1 else "")
+        raise TargetError(f"the dataloader has {have} for {place.size} ranks", "make the batches smaller")
+    while len(together) == place.size:
         yield together[place.rank]
+        together = list(islice(source, place.size))
 
 
-def alone(dataloader: Iterable[Any], place: Place) -> Iterable[Any]:
-    """A DataLoader that loads this rank's share only, where it has a batch sampler to share."""
-    if type(dataloader) is not DataLoader or dataloader.batch_sampler is None:
+def cut(dataloader: Iterable[Any], place: Place, draws: Draws) -> Iterable[Any]:
+    """A DataLoader that loads this rank's share only, where it has a batch sampler to share; others as they are.
+
+    That of an IterableDataset says how many samples make a batch, not which ones.
+    """
+    if type(dataloader) is not DataLoader or isinstance(dataloader.dataset, IterableDataset):
+        return dataloader
+    if dataloader.batch_sampler is None:
         return dataloader
     share = copy.copy(dataloader)
-    share.__dict__["batch_sampler"] = BatchShare(dataloader.batch_sampler, place)
+    share.__dict__["batch_sampler"] = BatchShare(dataloader.batch_sampler, place, draws)
     return share
 
 
-def check_enough(dataloader: Any, place: Place) -> None:
-    """Raise TargetError where there are fewer batches than ranks; nothing where there is none at all."""
-    if hasattr(dataloader, "__len__") and 0 < len(dataloader) < place.size:
-        raise TargetError(
-            f"the dataloader has {len(dataloader)} batches for {place.size} ranks", "make the batches smaller"
-        )
+def share(dataloader: Iterable[Any], group: Group, place: Place) -> tuple[Iterable[Any], str]:
+    """What this rank trains on, and what the report should say of it; all ranks draw the order that rank 0 draws.
 
-
-def share(dataloader: Iterable[Any], group: Group) -> tuple[Iterable[Any], str]:
-    """What this rank trains on, and what the report should say of it; all ranks draw the order that rank 0 draws."""
+    `place` is that among ranks that train on different batches: those that split a tensor share one.
+    """
+    stream = Draws(group.gather(read())[0])
     if splits(dataloader):
         return Epochs(dataloader), ""
-    note = f"each rank takes every {ordinal(group.size)} batch: the data loader has no DistributedSampler"
-    return Share(dataloader, group.place, Draws(group.gather(read())[0])), note
+    note = f"each rank takes every {ordinal(place.size)} batch: the data loader has no DistributedSampler"
+    if place.size < group.size:
+        what = f"every {ordinal(place.size)} batch" if place.size > 1 else "every batch"
+        note = f"the {group.size // place.size} ranks that split tensors take {what} together"
+    return Share(dataloader, place, stream), note
 
 
 def ordinal(number: int) -> str:
@@ -133,9 +150,10 @@ def splits(dataloader: Any) -> bool:
 
 
 def samplers(dataloader: Any) -> list[Any]:
-    """The samplers of a loader, the outer ones first."""
+    """What decides on a loader's samples, the outer ones first: transformers and accelerate wrap iterable datasets."""
     batch_sampler = getattr(dataloader, "batch_sampler", None)
-    found = (getattr(dataloader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
+    inner = (getattr(batch_sampler, "sampler", None), getattr(batch_sampler, "batch_sampler", None))
+    found = (getattr(dataloader, "sampler", None), batch_sampler, *inner, getattr(dataloader, "dataset", None))
     return [one for one in found if one is not None]
 
 

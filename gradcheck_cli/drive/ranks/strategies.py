@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -11,7 +12,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
 
+from gradcheck_cli.drive.ranks.group import Place
 from gradcheck_cli.drive.usercode import user_code
 from gradcheck_cli.drive.workload import TrainingStep, Workload
 from gradcheck_cli.errors import TargetError
@@ -23,35 +26,53 @@ Hold = Callable[[], AbstractContextManager[Any]]
 class TrainingStepModule(nn.Module):
     """A training step as the forward pass of a module, so that whatever it calls of the model is synchronised."""
 
-    def __init__(self, model: nn.Module, training_step: TrainingStep, loss_fn: Any) -> None:
+    def __init__(self, workload: Workload) -> None:
         super().__init__()
-        self.model, self.training_step = model, training_step
-        if isinstance(loss_fn, nn.Module):
-            self.loss_fn = loss_fn
+        self.model, self.training_step = workload.model, workload.training_step
+        if isinstance(workload.loss_fn, nn.Module):
+            self.loss_fn = workload.loss_fn
 
     def forward(self, batch: Any) -> Tensor:
         """The loss of one batch."""
         return self.training_step(self.model, batch)
 
+    def others(self, workload: Workload) -> list[nn.Parameter]:
+        """What the optimizer trains besides: parameters that a training step gets from elsewhere."""
+        known = set(map(id, self.parameters()))
+        held = [parameter for group in workload.optimizer.param_groups for parameter in group["params"]]
+        return [parameter for parameter in held if id(parameter) not in known]
+
 
 @dataclass(frozen=True)
 class Strategy:
-    """How ranks synchronise: ddp, fsdp2, none or OWN, by these modules, averaging gradients over `degree` ranks."""
+    """How ranks synchronise: ddp, fsdp2, none or OWN, by these modules.
+
+    `place` is that among the ranks whose gradients are averaged, which train on different batches; None where none are.
+    """
 
     name: str = "none"
-    degree: int = 1
+    place: Place | None = None
     modules: tuple[nn.Module, ...] = ()
 
     @classmethod
     def of(cls, name: str, model: nn.Module) -> Strategy:
         """That of a wrapped model."""
         modules = tuple(module for module in model.modules() if is_synchroniser(module))
-        return cls(name, max(map(degree_of, modules), default=1), modules)
+        is_split = any(hasattr(parameter, "device_mesh") for parameter in model.parameters())
+        if not modules and not is_split:
+            return cls()
+        return cls(name, max(map(place_of, modules), key=lambda place: place.size, default=Place()), modules)
+
+    @property
+    def degree(self) -> int:
+        """Over how many ranks gradients are averaged."""
+        return self.place.size if self.place else 1
 
     @property
     def finds_unused(self) -> bool:
         """Whether no rank waits for the gradient of a parameter that another one does not use."""
-        return all(getattr(module, "find_unused_parameters", True) for module in self.modules)
+        waiting = [one for one in self.modules if isinstance(one, DistributedDataParallel) and not one.static_graph]
+        return all(module.find_unused_parameters for module in waiting)
 
     @property
     def sync_seconds(self) -> float:
@@ -71,14 +92,16 @@ def is_synchroniser(module: nn.Module) -> bool:
     return isinstance(module, DistributedDataParallel) or hasattr(module, "set_requires_gradient_sync")
 
 
-def degree_of(module: Any) -> int:
-    """Over how many ranks it averages gradients."""
+def place_of(module: Any) -> Place:
+    """Where this rank is among those over which it averages gradients."""
     if isinstance(module, DistributedDataParallel):
-        return dist.get_world_size(module.process_group)
+        return Place(dist.get_rank(module.process_group), dist.get_world_size(module.process_group))
     state = module._get_fsdp_state()
     groups = getattr(state, "_fsdp_param_groups", None) or [state._fsdp_param_group]
     info = groups[0].mesh_info if groups and groups[0] else None
-    return getattr(info, "shard_mesh_size", 1) * getattr(info, "replicate_mesh_size", 1)
+    shards, copies = getattr(info, "shard_mesh_size", 1), getattr(info, "replicate_mesh_size", 1)
+    copy, shard = getattr(info, "replicate_mesh_rank", 0), getattr(info, "shard_mesh_rank", 0)
+    return Place(copy * shards + shard, shards * copies)
 
 
 def distribute(workload: Workload, strategy: str | None, device: torch.device) -> tuple[Workload, Strategy]:
@@ -96,7 +119,7 @@ def distribute(workload: Workload, strategy: str | None, device: torch.device) -
     if strategy == "none":
         return workload, UNSYNCHRONISED
     wrap = shard if strategy == "fsdp2" else replicate
-    module = TrainingStepModule(workload.model, workload.training_step, workload.loss_fn)
+    module = TrainingStepModule(workload)
     with user_code(f"--strategy {strategy or 'ddp'} does not take this model", kind=TargetError):
         wrapped, hold = wrap(module, workload, device)
     trained = replace(workload, training_step=lambda _, batch: wrapped(batch), holding=hold)
@@ -120,8 +143,11 @@ def check_own(model: nn.Module) -> None:
 
 
 def bare(model: nn.Module) -> nn.Module:
-    """The model inside DDP."""
-    return model.module if isinstance(model, DistributedDataParallel) else model
+    """The model inside DDP, compiled if that is."""
+    if isinstance(model, DistributedDataParallel):
+        return model.module  # type: ignore[no-any-return]
+    inner = getattr(model, "_orig_mod", None)  # of torch.compile
+    return type(model)(inner.module, model.dynamo_ctx) if isinstance(inner, DistributedDataParallel) else model
 
 
 def of_wrapped(workload: Workload) -> TrainingStep:
@@ -131,9 +157,37 @@ def of_wrapped(workload: Workload) -> TrainingStep:
 
 def replicate(step: TrainingStepModule, workload: Workload, device: torch.device) -> tuple[nn.Module, Hold]:
     """The step in DDP. It looks for unused parameters: a rank that does not use one must not make the others wait."""
-    devices = [device] if device.type == "cuda" else None
-    wrapped = DistributedDataParallel(step, device_ids=devices, find_unused_parameters=True)
+    for number, parameter in enumerate(step.others(workload)):
+        step.register_parameter(f"other{number}", parameter)
+    wrapped = DistributedDataParallel(step, find_unused_parameters=True)
+
+    def check_once(module: nn.Module, args: Any, loss: Any) -> None:
+        handle.remove()
+        check_checkpoints(loss)
+
+    handle = step.register_forward_hook(check_once)
     return wrapped, wrapped.no_sync
+
+
+def check_checkpoints(loss: Any) -> None:
+    """Raise TargetError where DDP cannot look for unused parameters: those in a reentrant checkpoint are hidden."""
+    if isinstance(loss, Tensor) and any(node.name() == "CheckpointFunctionBackward" for node in graph_of(loss)):
+        raise TargetError(
+            "the model uses reentrant gradient checkpointing, in which DDP cannot look for unused parameters",
+            "pass use_reentrant=False to torch.utils.checkpoint.checkpoint (in transformers: gradient_checkpointing_"
+            "enable({'use_reentrant': False})), or return the model in DistributedDataParallel",
+        )
+
+
+def graph_of(loss: Tensor) -> Iterator[Any]:
+    """Every node of the graph behind a loss."""
+    seen, waiting = set(), [loss.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting += [following for following, _ in node.next_functions]
+            yield node
 
 
 def shard(step: TrainingStepModule, workload: Workload, device: torch.device) -> tuple[nn.Module, Hold]:
@@ -141,23 +195,54 @@ def shard(step: TrainingStepModule, workload: Workload, device: torch.device) ->
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
+    check_shardable(step, workload)
     names = {id(parameter): name for name, parameter in step.named_parameters()}
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-    for blocks in [module for module in step.modules() if isinstance(module, nn.ModuleList)]:
-        for block in blocks:
-            fully_shard(block, mesh=mesh)
+    for block in blocks_of(step):
+        fully_shard(block, mesh=mesh)
     fully_shard(step, mesh=mesh)
-    adopt_shards(workload, names, dict(step.named_parameters()))
+    adopt_shards(workload.optimizer, names, dict(step.named_parameters()))
     return step, lambda: unsharded_only(step)
 
 
-def adopt_shards(workload: Workload, names: dict[int, str], shards: dict[str, Tensor]) -> None:
-    """Give the optimizer the new parameters for the old ones. Raises TargetError where it has state of those."""
-    optimizer = workload.optimizer
-    if optimizer.state:
-        raise TargetError("the optimizer has state of the whole parameters already", "return it as it is before a step")
+def check_shardable(step: TrainingStepModule, workload: Workload) -> None:
+    """Raise TargetError for an optimizer that cannot be given shards, and for gradients that FSDP2 cannot reduce."""
+    sparse = [name for name, module in step.model.named_modules() if getattr(module, "sparse", False) is True]
+    if sparse:
+        raise TargetError(
+            f"{sparse[0]} makes sparse gradients, which FSDP2 cannot reduce", "set sparse=False, or use --strategy ddp"
+        )
+    if workload.optimizer.state:
+        kind = type(workload.optimizer).__name__
+        raise TargetError(
+            f"{kind} has state of the whole parameters already, and --strategy fsdp2 shards them",
+            "return the optimizer before its first step (Adagrad has state from the start), or use --strategy ddp",
+        )
+    if step.others(workload):
+        raise TargetError(
+            "the optimizer holds parameters that are neither the model's nor its loss_fn's: --strategy fsdp2 cannot"
+            " shard them",
+            "make them part of the model, or use --strategy ddp",
+        )
+
+
+def blocks_of(step: nn.Module) -> list[nn.Module]:
+    """What is in ModuleLists, inner ones first, unless it shares a parameter with the rest, or is itself a list."""
+    uses = Counter(id(parameter) for _, parameter in step.named_parameters(remove_duplicate=False))
+    found: dict[int, nn.Module] = {}
+    lists = [module for module in step.modules() if isinstance(module, nn.ModuleList)]
+    for blocks in reversed(lists):
+        for block in (one for one in blocks if type(one).forward is not nn.Module.forward):
+            inside = Counter(id(parameter) for _, parameter in block.named_parameters(remove_duplicate=False))
+            if inside and all(uses[one] == inside[one] for one in inside):
+                found[id(block)] = block
+    return list(found.values())
+
+
+def adopt_shards(optimizer: Optimizer, names: dict[int, str], shards: dict[str, nn.Parameter]) -> None:
+    """Give the optimizer the new parameters for the old ones."""
     for group in optimizer.param_groups:
-        group["params"] = [shards[names[id(p)]] if id(p) in names else p for p in group["params"]]
+        group["params"] = [shards[names[id(parameter)]] for parameter in group["params"]]
 
 
 @contextmanager
@@ -178,7 +263,8 @@ def own_hold(model: nn.Module) -> Hold:
         with ExitStack() as stack:
             for module in model.modules():
                 if isinstance(module, DistributedDataParallel):
-                    stack.enter_context(module.no_sync())
+                    if not module.static_graph or module._static_graph_delay_allreduce_enqueued:  # else it would fail
+                        stack.enter_context(module.no_sync())
                 elif hasattr(module, "set_requires_gradient_sync"):
                     stack.enter_context(unsharded_only(module))
             yield

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from array import array
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Protocol
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from gradcheck_cli.observe.draft import Draft
 from gradcheck_cli.observe.numerics import reducer_for
 from gradcheck_cli.observe.peers import Sums, Values
-from gradcheck_cli.observe.ranks.checksums import checksums
+from gradcheck_cli.observe.ranks.checksums import Compared
 from gradcheck_cli.observe.ranks.local_gradients import LocalGradients
 from gradcheck_cli.observe.ranks.shards import Shards
 from gradcheck_cli.observe.transfer import to_host
@@ -42,7 +44,7 @@ class Group(Protocol):
 class Own:
     """What is known of the rank's own steps so far; see `ranks.RankPart`."""
 
-    rows: list[tuple[float, ...]] = field(default_factory=list)
+    rows: array[float] = field(default_factory=lambda: array("d"))
     unused: list[tuple[int, tuple[int, ...]]] = field(default_factory=list)
     checked: list[int] = field(default_factory=list)
     checksums: list[Floats] = field(default_factory=list)
@@ -51,22 +53,27 @@ class Own:
 class RankPeers:
     """Watches one rank's steps beside its recorder, to which it belongs.
 
-    `degree` is over how many ranks the gradients are averaged, `compared` are the tensors that must be the same on all.
+    `degree` is over how many ranks the gradients are averaged, by these `modules`; `compared` are the tensors of the
+    model that must be the same on all.
     """
 
     is_alone = False
 
-    def __init__(self, group: Group, degree: int, compared: Sequence[Tensor]) -> None:
-        self._group, self.degree, self._compared = group, degree, compared
+    def __init__(self, group: Group, degree: int, modules: Sequence[nn.Module], model: nn.Module) -> None:
+        self._group, self.degree, self._modules = group, degree, modules
+        self.compared = Compared(model, modules)
         self._own, self._steps = Own(), 0
         self._began = perf_counter()
         self._waited = group.waited
         self._own_seconds = float("nan")
+        self._calls: deque[Floats] = deque()
 
     def prepare(self, parameters: Sequence[Tensor], probes: int) -> None:
         """Say what the recorder measures: these parameters, and so many modules."""
         self._shards, self._probes = Shards(parameters), probes
-        self._gradients = LocalGradients(parameters, reducer_for(parameters[0].device))
+        reducer = reducer_for(parameters[0].device)
+        is_whole = self.degree == self._group.size  # else tensors are split over the other ranks
+        self._gradients = LocalGradients(parameters, self._modules, reducer, is_whole, self._note_backward)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -74,16 +81,15 @@ class RankPeers:
         with self._gradients.caught():
             yield
 
-    def before_backward(self, loss: Tensor) -> None:
-        """A backward pass begins: up to the first of a step, nobody was waited for but in the group."""
+    def _note_backward(self) -> None:
+        """Up to the first backward of a step, nobody was waited for but in the group."""
         if np.isnan(self._own_seconds):
             self._own_seconds = perf_counter() - self._began - (self._group.waited - self._waited)
-        self._gradients.before_backward(loss)
 
-    def leave_in(self, draft: Draft) -> None:
-        """The step is over: what it left goes into its draft."""
+    def leave_in(self, draft: Draft) -> float:
+        """The step is over: what it left goes into its draft; returns the seconds that it took to see it."""
         tables, unused, syncs = self._gradients.take()
-        for number, table in enumerate(tables):
+        for number, table in enumerate(tables if syncs <= 1 else []):  # else the others' gradients are in it, too
             draft.values[f"own.{number}"] = table
         if self._steps % CHECK_EVERY == 0:
             self._check(draft)
@@ -92,17 +98,20 @@ class RankPeers:
         draft.own = self._own_seconds, float(syncs)
         self._steps += 1
         self._began, self._waited, self._own_seconds = perf_counter(), self._group.waited, float("nan")
+        seconds, self._gradients.seconds = self._gradients.seconds, 0.0
+        return seconds
 
     def _check(self, draft: Draft) -> None:
-        if self._compared:
+        if self.compared.names:
             self._own.checked.append(self._steps)
-            draft.values["checksums"] = checksums(self._compared)
+            draft.values["checksums"] = self.compared.checksums()
 
     def put_together(self, drafts: Sequence[Draft], values: Sequence[Values], trainable: Sequence[int]) -> None:
         """Make what every rank measured of its part that of the whole, in `values`; note what was the rank's own."""
         for draft, one in zip(drafts, values, strict=True):
             self._note(draft, one)
         self._average_losses(values)
+        self._add_up_calls(drafts, values)
         if len(self._shards.all) and drafts:
             Whole(self._shards, np.array(trainable)).make(drafts, values)
 
@@ -112,7 +121,7 @@ class RankPeers:
         seconds, syncs = draft.own or (float("nan"), -1.0)
         norm, nonfinite = float(np.sqrt(np.square(table[:, 0]).sum())), float(table[:, 5].sum())
         loss = float(values.get("loss", float("nan")))
-        self._own.rows.append((loss, norm, nonfinite, draft.seconds, seconds, draft.batch, draft.epoch, syncs))
+        self._own.rows.extend((loss, norm, nonfinite, draft.seconds, seconds, draft.batch, draft.epoch, syncs))
         if "checksums" in values:
             self._own.checksums.append(values.pop("checksums"))
 
@@ -132,21 +141,32 @@ class RankPeers:
         """(n,) of whole parameters from those of their parts."""
         return self._shards.put_together(norms)
 
+    def _add_up_calls(self, drafts: Sequence[Draft], values: Sequence[Values]) -> None:
+        """Now, at once: later, the steps of one rank may have ended its recording, and not those of another."""
+        tables = [
+            table_of(heard, kind, numel, self._probes)
+            for draft, one in zip(drafts, values, strict=True)
+            if draft.probing
+            for heard in [draft.layout.unpack(one.get("numbers", np.zeros(0)))]
+            for kind, numel in (("output", draft.output_numel), ("gradient", draft.gradient_numel))
+        ]
+        self._calls = deque(self._group.add(np.stack(tables)) if tables else ())
+
     def add_calls(self, sums: Sums) -> Sums:
-        """Sums of squares and numbers of elements, by probe, of all ranks; the rank's own probes first."""
-        table = np.zeros((self._probes, 2))
-        for probe, both in sums.items():
-            table[probe] = both
-        table = self._group.add(table)
+        """Sums of squares and numbers of elements, by probe, of all ranks; the rank's own probes first.
+
+        To be called with those of the outputs of each probed step that was put together, then of the gradients.
+        """
+        table = self._calls.popleft()
         order = [*sums, *(probe for probe in range(self._probes) if probe not in sums and table[probe, 1])]
         return {probe: (float(table[probe, 0]), int(table[probe, 1])) for probe in order}
 
     def part(self, sync_seconds: float) -> RankPart:
         """What is the rank's own, of all steps that have come over; the tensors are compared once more."""
         own = self._own
-        if self._compared and self._steps and own.checked[-1:] != [self._steps - 1]:
+        if self.compared.names and self._steps and own.checked[-1:] != [self._steps - 1]:
             own.checked.append(self._steps - 1)
-            own.checksums.append(to_host([checksums(self._compared)])[0])
+            own.checksums.append(to_host([self.compared.checksums()])[0])
         table = np.array(own.rows).reshape(-1, 8)
         loss, norm, nonfinite, seconds, own_seconds, batch, epoch, syncs = table.T
         whole = [np.nan_to_num(column, nan=-1).astype(np.int64) for column in (batch, epoch, syncs)]
@@ -164,8 +184,16 @@ class RankPeers:
             sync_seconds=sync_seconds,
             unused=tuple(own.unused),
             checked=np.array(own.checked, dtype=np.int64),
-            checksums=np.array(own.checksums, dtype=np.int64).reshape(len(own.checked), len(self._compared)),
+            checksums=np.array(own.checksums, dtype=np.int64).reshape(len(own.checked), len(self.compared.names)),
         )
+
+
+def table_of(heard: Mapping[str, Floats], kind: str, numel: Mapping[int, int], probes: int) -> Floats:
+    """(probes, 2): the sum of squares over all calls of each, and the number of elements behind it."""
+    table = np.zeros((probes, 2))
+    for probe, count in numel.items():
+        table[probe] = heard[f"{kind}.{probe}"].sum(), count
+    return table
 
 
 class Whole:

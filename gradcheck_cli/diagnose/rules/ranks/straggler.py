@@ -49,7 +49,7 @@ def check(recording: Recording, limits: Limits) -> Iterator[Outcome]:
     if ranks.size < 2:
         yield check.skip(ONE_RANK)
         return
-    timed = (np.isfinite(ranks.own_seconds) & np.isfinite(ranks.seconds)).all(axis=1)
+    timed = (np.isfinite(ranks.own_seconds) & np.isfinite(ranks.seconds) & (ranks.seconds > 0)).all(axis=1)
     if timed.sum() < FEWEST_STEPS:
         yield check.skip(
             f"{count(int(timed.sum()), 'step')} in which the time of every rank was measured, {FEWEST_STEPS} are needed"

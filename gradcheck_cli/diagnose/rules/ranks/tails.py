@@ -42,7 +42,8 @@ def find_gap(rest: Floats, largest: Floats, ranks: Ints) -> float:
     `ranks` (steps,) whose it is: the j largest must all be one rank's. The others are those of the steps without them.
     Their tail may be that of Student's t with any of `TAILS` as degrees of freedom, equally likely before they are
     seen. Under each, all of the j largest are beyond x with probability (sf(x) / sf(the next one))^j; the mean of these
-    over what the others leave likely, times the chance that they are one rank's, must be below FALSE_ALARM / 2^j.
+    over what the others leave likely must be below FALSE_ALARM / 2. That j values are one rank's has a chance of at
+    most 2^(1 - j), so that over all j this adds up to FALSE_ALARM.
     """
     order, size = np.argsort(-largest, kind="stable"), rest.shape[1]
     density = np.stack([log_density(rest, tail).sum(axis=1) for tail in TAILS])[:, order]
@@ -54,7 +55,7 @@ def find_gap(rest: Floats, largest: Floats, ranks: Ints) -> float:
             break
         likely = independent * density[:, j:].sum(axis=1)
         chance = log_sum(likely + j * beyond[:, j - 1]) - log_sum(likely + j * beyond[:, j])
-        if chance - (j - 1) * math.log(size) < math.log(FALSE_ALARM / 2**j):
+        if chance < math.log(FALSE_ALARM / 2):
             gap = float(largest[order[j - 1]])
     return gap
 

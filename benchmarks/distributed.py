@@ -1,0 +1,210 @@
+"""Print what gradcheck costs on several gloo ranks; `python -m benchmarks.distributed scaling` prints one part."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from statistics import median
+from time import perf_counter
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+from torch.nn import functional
+
+from benchmarks.interleaved import Comparison, compare, compare_all
+from benchmarks.models import Run, digits_cnn, gpt_10m, small_gpt, tiny_mlp
+from benchmarks.ranks import STRATEGIES, Profiled, Traffic, counted, in_ddp, on_ranks, sent
+from gradcheck_cli.drive.ranks.group import Group
+from gradcheck_cli.observe.numerics import reducer_for
+from gradcheck_cli.observe.ranks.peers import CHECK_EVERY, RankPeers
+from gradcheck_cli.observe.recorder import FLUSH_EVERY
+
+ROUNDS: dict[Callable[[], Run], int] = {tiny_mlp: 15, digits_cnn: 11, small_gpt: 7, gpt_10m: 5}
+
+
+# The ratio to the bare step, on two ranks
+
+
+def steps() -> Table:
+    """A profiled step against the bare one of the same wrapped model, and what of it is not there in one process."""
+    table = Table("model", "bare step", "ms", "ratio of", "median", "quartiles")
+    for make, rounds in ROUNDS.items():
+        for strategy, found in on_ranks(2, measure_steps, make, rounds).items():
+            for what, one in found.items():
+                (low, high), run = one.spread, make()
+                bare = f"{1000 * median(one.baseline) / run.steps:.3g}"
+                table.add_row(run.name, strategy, bare, what, f"{one.ratio:.4f}", f"{low:.4f} - {high:.4f}")
+    return table
+
+
+def measure_steps(group: Group, make: Callable[[], Run], rounds: int) -> dict[str, dict[str, Comparison]]:
+    return {strategy: measure_strategy(group, make, rounds, strategy) for strategy in STRATEGIES}
+
+
+def measure_strategy(group: Group, make: Callable[[], Run], rounds: int, strategy: str) -> dict[str, Comparison]:
+    run = seeded(make, strategy)
+    profiled = Profiled(run, group)
+    whole: dict[str, Callable[[], object]] = {
+        "profiled": profiled.train,
+        "profiled, without probes": Profiled(run, group, 0).train,
+    }
+    if strategy == "ddp":
+        torch.manual_seed(0)
+        whole["bare, looking for unused parameters"] = in_ddp(make(), find_unused_parameters=True).train
+    tasks = tasks_of(run, profiled)
+    found = compare_all(
+        run.train, {**whole, **{name: repeated(task, run.steps) for name, (task, _) in tasks.items()}}, rounds
+    )
+    for name, (_, often) in tasks.items():
+        found[name] = Comparison(found[name].baseline, [often * seconds for seconds in found[name].measured])
+    return found
+
+
+def tasks_of(run: Run, profiled: Profiled) -> dict[str, tuple[Callable[[], object], float]]:
+    """What there is to do on several ranks only, and how often in a step."""
+    profiled.train()
+    # Whole ones, as each rank has them before they are synchronised.
+    gradients = [torch.randn(parameter.shape) for parameter in run.model.parameters()]
+    measure = partial(reducer_for(torch.device("cpu")).measure, gradients)
+    tasks = {"agreement": (profiled.agree, 1.0), "statistics of the rank's own gradient": (measure, 1.0)}
+    if isinstance(profiled.peers, RankPeers) and profiled.peers.compared.names:
+        tasks[f"checksums every {CHECK_EVERY} steps"] = (profiled.peers.compared.checksums, 1 / CHECK_EVERY)
+    return tasks
+
+
+def repeated(task: Callable[[], object], times: int) -> Callable[[], object]:
+    return lambda: [task() for _ in range(times)]
+
+
+def seeded(make: Callable[[], Run], strategy: str) -> Run:
+    torch.manual_seed(0)
+    return STRATEGIES[strategy](make())
+
+
+# What grows with what
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A stack of linear layers, each with weight and bias."""
+
+    depth: int
+    width: int
+
+    def make(self) -> Run:
+        model = nn.Sequential(*(nn.Linear(self.width, self.width) for _ in range(self.depth)))
+        batches = [(torch.randn(16, self.width), torch.randn(16, self.width)) for _ in range(4)]
+        return Run("stack", model, torch.optim.AdamW(model.parameters()), batches, functional.mse_loss, 10)
+
+    @property
+    def elements(self) -> int:
+        return self.depth * self.width * (self.width + 1)
+
+
+SHAPES = (Shape(10, 100), Shape(10, 316), Shape(100, 100), Shape(10, 1000))
+RANKS = (1, 2, 4, 8)
+CALLS = 200
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """One model on so many ranks. Seconds and traffic are those of one agreement, flush and probed step."""
+
+    compared: Comparison
+    agreement: float
+    agreed: Traffic
+    flush: float
+    flushed: Traffic
+    probed: Traffic
+    part: int
+
+
+def scaling() -> Table:
+    """What a step, an agreement and a flush cost on more and more ranks."""
+    names = ("ranks", "tensors", "elements", "bare step, ms", "profiled / bare", "agreement, ms", "sent, bytes")
+    flushes = ("flush, ms", "all-reduces", "bytes each", "sent, bytes", "probed step: bytes", "rank's part, bytes")
+    table = Table("strategy", *names, *flushes, title=f"scaling, {FLUSH_EVERY} steps a flush")
+    for size in RANKS:
+        for (strategy, shape), found in on_ranks(size, measure_scaling).items():
+            table.add_row(strategy, str(size), str(2 * shape.depth), f"{shape.elements:.2g}", *cells(found))
+    return table
+
+
+def cells(found: Scaled) -> list[str]:
+    low, high = found.compared.spread
+    flushed, probed = found.flushed, found.probed
+    return [
+        f"{1000 * median(found.compared.baseline) / 10:.3g}",
+        f"{found.compared.ratio:.2f} ({low:.2f} - {high:.2f})",
+        f"{1000 * found.agreement:.3f}",
+        f"{found.agreed.sent / CALLS:.0f}",
+        f"{1000 * found.flush:.3g}",
+        f"{flushed.calls}",
+        f"{flushed.given}",
+        f"{flushed.sent:.0f}",
+        f"{(probed.given - flushed.given) / FLUSH_EVERY:.0f}",
+        f"{found.part}",
+    ]
+
+
+def measure_scaling(group: Group) -> dict[tuple[str, Shape], Scaled]:
+    return {(strategy, shape): scale(group, shape, strategy) for strategy in STRATEGIES for shape in SHAPES}
+
+
+def scale(group: Group, shape: Shape, strategy: str) -> Scaled:
+    run = seeded(shape.make, strategy)
+    profiled = Profiled(run, group)
+    ratio = compare(run.train, profiled.train, 5)
+    agreement, agreed = measure_agreement(group)
+    flush, flushed = measure_flush(Profiled(run, group, 0), group)
+    _, probed = measure_flush(Profiled(run, group, 1), group)
+    peers = profiled.peers
+    part = len(pickle.dumps(peers.part(0.0))) if isinstance(peers, RankPeers) else 0
+    return Scaled(ratio, agreement, agreed, flush, flushed, probed, part)
+
+
+def measure_agreement(group: Group) -> tuple[float, Traffic]:
+    """Median seconds of one, and the traffic of CALLS; of several ranks that have nothing else to do."""
+    seconds, before = [], sent()
+    for _ in range(CALLS):
+        began = perf_counter()
+        group.largest(np.zeros(2))
+        seconds.append(perf_counter() - began)
+    return median(seconds), Traffic(calls=CALLS, given=16 * CALLS, sent=sent() - before)
+
+
+def measure_flush(profiled: Profiled, group: Group) -> tuple[float, Traffic]:
+    """Median seconds to bring FLUSH_EVERY steps over and put them together, and the traffic of the last time."""
+    seconds, traffic = [], Traffic()
+    with patch("gradcheck_cli.observe.recorder.FLUSH_EVERY", FLUSH_EVERY + 1):
+        for _ in range(3):
+            profiled.train_without_agreeing(FLUSH_EVERY)
+            group.largest(np.zeros(1))
+            with counted(group) as traffic:
+                began = perf_counter()
+                profiled.recorder.flush()
+                seconds.append(perf_counter() - began)
+    return median(seconds), traffic
+
+
+PARTS: dict[str, Callable[[], Table]] = {"steps": steps, "scaling": scaling}
+
+
+def main(names: list[str]) -> None:
+    console = Console(width=180)
+    for name in names or PARTS:
+        console.print(PARTS[name]())
+        if hasattr(os, "getloadavg"):
+            console.print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
