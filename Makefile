@@ -12,10 +12,10 @@ SICK := sample_models/deep_sigmoid_mlp.py:build
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format bench compare calibration zoo docs clean FORCE
+.PHONY: help demo test lint format bench bench-dist compare calibration zoo docs clean FORCE
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(INSTALLED) ## Profile a healthy and a sick sample model, trace a NaN
 	@echo '$$ gradcheck profile $(HEALTHY)'
@@ -41,6 +41,9 @@ format: $(INSTALLED) ## Mend style as far as a tool can
 
 bench: $(INSTALLED) ## Measure what gradcheck costs (some minutes)
 	$(PYTHON_VENV) -m benchmarks
+
+bench-dist: $(INSTALLED) ## Measure what it costs on several ranks, and what grows with their number (a quarter of an hour)
+	$(PYTHON_VENV) -m benchmarks.distributed
 
 compare: $(INSTALLED) ## Set nan-trace beside detect_anomaly on the corpus of failing steps
 	$(PYTHON_VENV) -m tests.nan_corpus.comparison

@@ -60,9 +60,8 @@ def measure_strategy(group: Group, make: Callable[[], Run], rounds: int, strateg
         torch.manual_seed(0)
         whole["bare, looking for unused parameters"] = in_ddp(make(), find_unused_parameters=True).train
     tasks = tasks_of(run, profiled)
-    found = compare_all(
-        run.train, {**whole, **{name: repeated(task, run.steps) for name, (task, _) in tasks.items()}}, rounds
-    )
+    alone = {name: repeated(task, run.steps) for name, (task, _) in tasks.items()}
+    found = compare_all(run.train, whole | alone, rounds)
     for name, (_, often) in tasks.items():
         found[name] = Comparison(found[name].baseline, [often * seconds for seconds in found[name].measured])
     return found
@@ -74,7 +73,10 @@ def tasks_of(run: Run, profiled: Profiled) -> dict[str, tuple[Callable[[], objec
     # Whole ones, as each rank has them before they are synchronised.
     gradients = [torch.randn(parameter.shape) for parameter in run.model.parameters()]
     measure = partial(reducer_for(torch.device("cpu")).measure, gradients)
-    tasks = {"agreement": (profiled.agree, 1.0), "statistics of the rank's own gradient": (measure, 1.0)}
+    tasks: dict[str, tuple[Callable[[], object], float]] = {
+        "agreement": (profiled.agree, 1.0),
+        "statistics of the rank's own gradient": (measure, 1.0),
+    }
     if isinstance(profiled.peers, RankPeers) and profiled.peers.compared.names:
         tasks[f"checksums every {CHECK_EVERY} steps"] = (profiled.peers.compared.checksums, 1 / CHECK_EVERY)
     return tasks

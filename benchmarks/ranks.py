@@ -33,7 +33,7 @@ TIMEOUT = 300.0
 
 
 def on_ranks(size: int, work: Callable[..., Any], *arguments: Any) -> Any:
-    """What `work(group, *arguments)` returns on rank 0 of so many new processes, which share the cores."""
+    """What `work(group, *arguments)` returns on rank 0 of so many new processes of one thread."""
     os.environ.update(HELD_MEMORY, TORCH_CPP_LOG_LEVEL="ERROR")
     port = free_port()
     with ProcessPoolExecutor(size, get_context("spawn")) as pool:
@@ -45,7 +45,7 @@ def on_ranks(size: int, work: Callable[..., Any], *arguments: Any) -> Any:
 def as_rank(place: Place, port: int, work: Callable[..., Any], *arguments: Any) -> Any:
     os.environ.update(RANK=str(place.rank), WORLD_SIZE=str(place.size), LOCAL_RANK=str(place.local_rank))
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // place.size))
+    torch.set_num_threads(1)
     with joined(place, "cpu", TIMEOUT) as group:
         return work(group, *arguments)
 

@@ -224,13 +224,13 @@ def test_options_that_a_page_mentions_exist(page: Path) -> None:
 
 def test_targets_of_make_are_listed_and_those_on_the_pages_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = set(re.findall(r"^([a-z]+):", makefile, flags=re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE))
     if shutil.which("make"):
         listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, encoding="utf-8", check=True).stdout
         assert {line.split()[1] for line in listed.splitlines() if line.startswith("make ")} == targets
     for page in LINKED:
         for block in blocks(page):
-            for name in re.findall(r"^(?:\$ )?make ([a-z]+)", block.text, flags=re.MULTILINE):
+            for name in re.findall(r"^(?:\$ )?make ([a-z-]+)", block.text, flags=re.MULTILINE):
                 assert name in targets, f"{page.name}: make {name}"
 
 

@@ -20,13 +20,15 @@ if TYPE_CHECKING:
     from gradcheck_cli.drive.ranks.group import Group, Place
     from gradcheck_cli.records import Report
 
-FLAGS = ("nproc", "strategy", "timeout")
-SCRIPT_NOTE = "of the {size} ranks, each running the script, rank 0's own process was watched"
+OF_LOOPS = ("nproc", "strategy")
+"""What a script decides itself."""
+QUIET = ("TORCH_CPP_LOG_LEVEL", "ERROR")
+"""DDP looks for unused parameters here, and warns on every rank where there are none."""
 
 
 def check_ranks(target: str | Script | None, flags: Mapping[str, Any]) -> None:
     """Raise ConfigError for options on ranks that somebody else decides: a script, or the launcher."""
-    given = [as_flag(name) for name in FLAGS if name in flags]
+    given = [as_flag(name) for name in OF_LOOPS if name in flags]
     if isinstance(target, Script) and given:
         raise ConfigError(
             f"{target.place} is run as it is, so it can't be given {', '.join(given)}",
@@ -40,6 +42,7 @@ def find_place() -> Place | None:
     """The place that a launcher gave this process, if there is one; torch is loaded only where that may be."""
     if "WORLD_SIZE" not in os.environ:
         return None
+    os.environ.setdefault(*QUIET)  # torch reads it when it is loaded
     from gradcheck_cli.drive.ranks import group
 
     return group.find_place()
@@ -53,6 +56,7 @@ def run(command: str, target: str | Script, settings: Settings, **options: Any) 
     if place := find_place():
         return run_launched(place, command, target, settings, options)
     if settings.nproc > 1 and not isinstance(target, Script):
+        os.environ.setdefault(*QUIET)  # for the ranks
         from gradcheck_cli.drive.ranks.launch import launch
 
         return launch(run_rank, (command, target, settings, options), settings)
@@ -86,8 +90,6 @@ def run_launched(
 
     if isinstance(target, Script):  # makes its own group, so this process cannot join one before
         report, error = run_here(command, target, choose_own(settings, place), options)
-        note = SCRIPT_NOTE.format(size=place.size)
-        report = replace(report, run=replace(report.run, notes=(*report.run.notes, note)))
     else:
         with joined(place, settings.device, settings.timeout) as group:
             report, error = run_rank(group, command, target, settings, options)

@@ -49,7 +49,9 @@ class Team:
         pressing, awaited = self.group.largest(np.array([ENDINGS.index(ending), recorder.is_awaited], dtype=float))
         if awaited:
             recorder.flush()
-        return ENDINGS[int(pressing)] or recorder.ended
+            # norms may differ where ranks do not synchronise
+            (pressing,) = self.group.largest(np.array([max(pressing, ENDINGS.index(recorder.ended))]))
+        return ENDINGS[int(pressing)]
 
     def join(self, recording: Recording, model: nn.Module, peers: Peers) -> Recording:
         """The recording of the whole run, the same on every rank but for what only one rank looks at."""

@@ -27,7 +27,7 @@ def test_a_launcher_has_started_the_ranks(gradcheck: Gradcheck, environment: dic
 
 def test_nothing_is_run_for_a_list_of_norms(gradcheck: Gradcheck, folder: Path) -> None:
     (folder / "norms.csv").write_text("norm\n1\n2\n")
-    for flag, value in (("--nproc", "2"), ("--strategy", "none"), ("--timeout", "5")):
+    for flag, value in (("--nproc", "2"), ("--strategy", "none")):
         assert_refused(gradcheck("recommend-clip", "--norms", "norms.csv", flag, value), flag, "norms.csv")
 
 

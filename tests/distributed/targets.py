@@ -90,3 +90,243 @@ def with_bad_sample(kind: str = "slope", index: Any = 38, batch_size: int = 4) -
         "loss_fn": nn.MSELoss(),
         "optimizer": torch.optim.Adam(model.parameters(), 1e-3, eps=0 if kind == "update" else 1e-8),
     }
+
+
+def returned(model: nn.Module, dataloader: Any, **others: Any) -> dict[str, Any]:
+    """For models that are called with the first of two tensors."""
+    return {
+        "model": model,
+        "dataloader": dataloader,
+        "loss_fn": nn.functional.mse_loss,
+        "optimizer": torch.optim.SGD(model.parameters(), 1e-2, momentum=0.9, foreach=False),
+        **others,
+    }
+
+
+def small(batch_size: int = 4) -> dict[str, Any]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(7, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 1))
+    return returned(model, DataLoader(data(), batch_size, shuffle=True))
+
+
+def wrapped(batch_size: int = 4, wrapper: str = "ddp", compiled: str = "", **options: Any) -> dict[str, Any]:
+    """Wrapped by the entrypoint, where there are several ranks."""
+    torch.manual_seed(0)
+    model: nn.Module = Residual()
+    if compiled == "inside":
+        model = torch.compile(model, backend="eager")  # type: ignore[assignment]
+    if dist.is_initialized():
+        model = WRAPPERS[wrapper](model, **options)
+    if compiled == "outside":
+        model = torch.compile(model, backend="eager")  # type: ignore[assignment]
+    return returned(model, DataLoader(data(), batch_size, shuffle=True))
+
+
+def sharded(model: Any, mesh: tuple[int, ...] = ()) -> nn.Module:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    names = ("replicate", "shard")
+    over = init_device_mesh("cpu", tuple(mesh), mesh_dim_names=names[: len(mesh)]) if mesh else None
+    for block in model.blocks:
+        fully_shard(block, mesh=over)
+    return fully_shard(model, mesh=over)
+
+
+def flat(model: nn.Module) -> nn.Module:
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    return FullyShardedDataParallel(model, device_id=torch.device("cpu"))
+
+
+WRAPPERS: dict[str, Any] = {"ddp": DistributedDataParallel, "fsdp2": sharded, "fsdp1": flat}
+
+
+class Sequences(nn.Module):
+    """Blocks of sequences, which ranks can split by width and by position."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(7, 16), nn.Linear(16, 1)
+        self.blocks = nn.ModuleList(Block(16) for _ in range(2))
+        for block in self.blocks:
+            block.enter = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x[:, None, :] * torch.arange(1, 5)[None, :, None])
+        for block in self.blocks:
+            x = x + block.narrow(torch.relu(block.wide(block.norm(block.enter(x)))))
+        return self.last(x).mean(1)
+
+
+def split(batch_size: int = 8, by_position: bool = False, shard: bool = False) -> dict[str, Any]:
+    """Tensor parallel over two ranks, and FSDP2 over the other dimension of a mesh of four if `shard`."""
+    torch.manual_seed(0)
+    model = Sequences()
+    if dist.is_initialized():
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
+        mesh = init_device_mesh("cpu", (dist.get_world_size() // 2, 2), mesh_dim_names=("data", "tensor"))
+        for block in model.blocks:
+            split_block(block, mesh["tensor"], by_position)
+        for part in [*model.blocks, model] if shard else []:
+            fully_shard(part, mesh=mesh["data"])
+    return returned(model, DataLoader(data(), batch_size, shuffle=True))
+
+
+def split_block(block: nn.Module, mesh: Any, by_position: bool) -> None:
+    from torch.distributed.tensor import Replicate, Shard
+    from torch.distributed.tensor.parallel import (
+        ColwiseParallel,
+        PrepareModuleInput,
+        RowwiseParallel,
+        SequenceParallel,
+        parallelize_module,
+    )
+
+    plan: dict[str, Any] = {"wide": ColwiseParallel(), "narrow": RowwiseParallel()}
+    if by_position:
+        plan["enter"] = PrepareModuleInput(
+            input_layouts=Replicate(), desired_input_layouts=Shard(1), use_local_output=False
+        )
+        plan["norm"], plan["wide"] = SequenceParallel(), ColwiseParallel(input_layouts=Shard(1))
+    parallelize_module(block, mesh, plan)
+
+
+class Words(nn.Module):
+    """What a model may have: tied, frozen, sparse, complex, in lists of lists."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.words = nn.Embedding(10, 8, sparse=kind == "sparse")
+        self.blocks = nn.ModuleList(nn.Linear(8, 8) for _ in range(2))
+        self.last = nn.Linear(8, 10, bias=False)
+        if kind == "nested":
+            self.blocks = nn.ModuleList([nn.ModuleList([block]) for block in self.blocks])
+        if kind in ("tied", "tied in a list"):
+            self.last.weight = self.words.weight
+        if kind == "tied in a list":
+            self.outputs = nn.ModuleList([self.last])
+        if kind == "frozen":
+            self.blocks[0].weight.requires_grad_(False)
+        if kind == "complex":
+            self.waves = nn.Parameter(torch.randn(8, dtype=torch.complex64))
+
+    def forward(self, words: Tensor) -> Tensor:
+        x = self.words(words)
+        for block in self.blocks:
+            for layer in block if isinstance(block, nn.ModuleList) else [block]:
+                x = x + torch.relu(layer(x))
+        return self.last((torch.fft.fft(x) * self.waves).abs() if hasattr(self, "waves") else x)
+
+
+class Tempered(nn.Module):
+    """A criterion that is trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.temperature = nn.Parameter(torch.tensor([1.5]))
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(output * self.temperature, target)
+
+
+def words(batch_size: int = 8, kind: str = "", optimizer: str = "sgd") -> dict[str, Any]:
+    torch.manual_seed(0)
+    model, loss_fn = Words(kind), Tempered() if kind in ("criterion", "hidden criterion") else nn.CrossEntropyLoss()
+    whole = [torch.randint(0, 10, (8,)) for _ in range(12)]
+    batches = [(part, (part + 1) % 10) for one in whole for part in one.split(batch_size)]
+    trained = [one for one in [*model.parameters(), *loss_fn.parameters()] if one.requires_grad]
+    groups = [{"params": trained[:1], "lr": 0.1}, {"params": trained[1:]}]
+    momentum = 0.0 if kind == "sparse" else 0.9
+    made = torch.optim.Adagrad(trained) if optimizer == "adagrad" else torch.optim.SGD(groups, 0.05, momentum)
+    parts = {"model": model, "dataloader": batches, "loss_fn": loss_fn, "optimizer": made}
+    if kind == "hidden criterion":
+        del parts["loss_fn"]
+        parts["training_step"] = lambda model, batch: loss_fn(model(batch[0]), batch[1])
+    if kind == "schedule":
+        parts["scheduler"] = torch.optim.lr_scheduler.StepLR(made, 2)
+    return {name: value for name, value in parts.items() if name != "optimizer" or optimizer != "none"}
+
+
+class Checkpointed(Residual):
+    reentrant = False
+
+    def features(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        for block in self.blocks:
+            x = checkpoint(block, x, use_reentrant=self.reentrant)  # type: ignore[assignment]
+        return x
+
+
+def checkpointed(batch_size: int = 4, reentrant: bool = False, own: bool = False) -> dict[str, Any]:
+    torch.manual_seed(0)
+    model: Any = Checkpointed()
+    model.reentrant = reentrant
+    if own and dist.is_initialized():
+        model = DistributedDataParallel(model)
+    return returned(model, DataLoader(data(), batch_size, shuffle=True))
+
+
+class Branches(nn.Module):
+    """One of its layers is not used where no sample of the batch is positive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.main, self.side, self.last = nn.Linear(7, 8), nn.Linear(7, 8), nn.Linear(8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        is_positive = x[:, :1] > 0
+        hidden = self.main(x)
+        if is_positive.any():
+            hidden = hidden + self.side(x) * is_positive
+        return self.last(torch.relu(hidden))
+
+
+def branches(batch_size: int = 8, find_unused: bool | None = None, bucket_view: bool = False) -> dict[str, Any]:
+    """The samples of rank 0 of two are positive, those of rank 1 not. Wrapped unless `find_unused` is None."""
+    torch.manual_seed(0)
+    model: nn.Module = Branches()
+    if find_unused is not None and dist.is_initialized():
+        options = {"find_unused_parameters": find_unused, "gradient_as_bucket_view": bucket_view}
+        model = DistributedDataParallel(model, **options)
+    x = data().tensors[0].abs()
+    whole = [torch.cat([part[:4], -part[4:]]) for part in x.split(8)]
+    batches = [(part, part[:, 1:2].sin()) for one in whole for part in one.split(batch_size)]
+    return returned(model, batches)
+
+
+def troubled(batch_size: int = 4, trouble: str = "", at: int = 3) -> dict[str, Any]:
+    """In a step of rank 1 something happens."""
+    parts, calls = small(batch_size), iter(range(10**6))
+
+    def training_step(model: Any, batch: Any) -> Tensor:
+        loss = nn.functional.mse_loss(model(batch[0]), batch[1])
+        if next(calls) != at or not dist.is_initialized() or dist.get_rank() != 1:
+            return loss
+        if trouble == "interrupt":
+            os.kill(os.getpid(), signal.SIGINT)
+        if trouble == "written":
+            with torch.no_grad():
+                model[3].bias += 1.0
+        return loss * {"nan": float("nan"), "large": 1e4}.get(trouble, 1.0)
+
+    del parts["loss_fn"]
+    return {**parts, "training_step": training_step}
+
+
+def limited(batches: int = 99, of_rank_1: int = 99, fails: int = 99) -> dict[str, Any]:
+    """A generator that gives rank 1 other numbers of batches, or raises there."""
+    rank = dist.get_rank() if dist.is_initialized() else 0
+
+    def make() -> Iterator[Any]:
+        x, y = data().tensors
+        for number, one in enumerate(zip(x.split(4), y.split(4), strict=True)):
+            if number == fails and rank == 1:
+                raise ValueError("a broken file")
+            if number == (of_rank_1 if rank == 1 else batches):
+                return
+            yield one
+
+    return {**small(), "dataloader": make()}

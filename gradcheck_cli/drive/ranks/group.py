@@ -19,6 +19,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from gradcheck_cli.drive.devices import choose_device
 from gradcheck_cli.errors import GradcheckError
 from gradcheck_cli.records import Floats
 
@@ -114,7 +115,7 @@ ALONE = Group()
 
 def lost(error: BaseException) -> RankError:
     """Another rank did not answer."""
-    if "imed out" in str(error):
+    if "timed out" in str(error).lower() or "timeout" in str(error):
         return RankError(
             "another rank did not answer in time", "it hangs or is far behind; --timeout SECONDS waits longer"
         )
@@ -138,6 +139,7 @@ def joined(place: Place, device: str, timeout: float) -> Iterator[Group]:
     """
     on_cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     if on_cuda:
+        choose_device("cuda", place.local_rank)  # raises where there are more ranks than devices
         torch.cuda.set_device(place.local_rank)
     backend, limit = "nccl" if on_cuda else "gloo", timedelta(seconds=timeout)
     try:

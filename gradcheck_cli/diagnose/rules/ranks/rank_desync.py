@@ -78,12 +78,11 @@ def check(recording: Recording, limits: Limits) -> Iterator[Outcome]:
 def report_all(ranks: Ranks, differing: Sequence[Desync]) -> Finding:
     later = min(one.step for one in differing) > ranks.checked[0]
     hint = NEVER_EQUAL.get(ranks.strategy) or (LATER if later else NEVER_EQUAL[""])
-    what = "came apart" if later else "never was the same"
+    where = "came apart between ranks" if later else "is not the same on all ranks"
     return check.finding(
-        f"the model {what} on all ranks: all {count(len(differing), 'parameter')} that train differ"
-        f" {describe(ranks, differing)}"
+        f"the model {where}: all {count(len(differing), 'parameter')} that train differ {describe(ranks, differing)}"
         if len(differing) > 1
-        else f"the model {what} on all ranks: {differing[0].name} differs {describe(ranks, differing)}",
+        else f"the model {where}: {differing[0].name} differs {describe(ranks, differing)}",
         hint,
         step=first(differing),
         evidence={**evidence(ranks, differing), "what": "all parameters"},

@@ -43,8 +43,8 @@ Of two ranks nobody knows which one is right; the one with the larger norm is na
 Not finite: a rank's gradient holds elements that are not finite, in a step in which those of most ranks do not. Zero:
 a rank's norm is 0 in most steps, in which those of most ranks are not.
 
-One finding a rank, with the first such step. Not evaluated with one rank or fewer than 10 steps, or where the gradient
-before synchronisation cannot be seen, as under FSDP.
+One finding a rank, with the first such step. Not evaluated with one rank or fewer than 10 steps, or where the gradients
+before synchronisation were not measured.
 """
 
 from __future__ import annotations

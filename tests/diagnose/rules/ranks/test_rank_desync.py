@@ -18,13 +18,13 @@ def every(step: int, *ranks: int) -> tuple[Desync, ...]:
 
 
 @pytest.mark.parametrize(("strategy", "hint"), [("none", "--strategy"), ("own", "seed")])
-def test_a_model_that_is_never_the_same_is_one_error(strategy: str, hint: str) -> None:
+def test_a_model_that_differs_from_the_first_check_on_is_one_error(strategy: str, hint: str) -> None:
     ranks = make_ranks(desyncs=every(0, 1, 2, 3))
     (found,) = findings(RULE, run_of(type(ranks)(**{**vars(ranks), "strategy": strategy})))
     assert (found.severity, found.layer, found.step) == (Severity.ERROR, None, 0)
     assert found.evidence["names"] == list(MLP)
     assert found.evidence["differing_ranks"] == [1, 2, 3]
-    assert "never was the same" in found.message
+    assert "is not the same on all ranks" in found.message
     assert hint in found.hint
 
 
