@@ -17,17 +17,19 @@ FAMILIES = {
     "GC4": "GC4xx: clipping, judged by recommend-clip",
     "GC5": "GC5xx: the training loop of a script",
     "GC6": "GC6xx: causes: structure, initialisation, updates, batches",
+    "GC7": "GC7xx: the ranks of a distributed run",
     "GC8": "GC8xx: shifts since a baseline",
 }
 INTRODUCTION = """\
 # Rules
 
 Rules run on every recording; those on clipping (GC4xx) judge the advice of [recommend-clip](recommend-clip.md), and
-only there, those on the training loop (GC5xx) judge a script's own one, and those on shifts (GC8xx) hold a run
-against a [baseline](baseline.md). `gradcheck rules` lists them, `gradcheck rules GC101` prints the documentation of
-one. `--select` and `--ignore` choose by code or by its beginning (`--select GC1,GC203`), and a configuration file can
-give a code another severity: see [profile](profile.md#configuration). A rule that cannot judge a run says so in the
-report, under "not evaluated", with the reason.
+only there, those on the training loop (GC5xx) judge a script's own one, those on ranks (GC7xx) a run of several
+processes, and those on shifts (GC8xx) hold a run against a [baseline](baseline.md). `gradcheck rules` lists them,
+`gradcheck rules GC101` prints the documentation of one. `--select` and `--ignore` choose by code or by its beginning
+(`--select GC1,GC203`), and a configuration file can give a code another severity: see
+[profile](profile.md#configuration). A rule that cannot judge a run says so in the report, under "not evaluated", with
+the reason.
 
 The severity below is the usual one; a finding can deviate, and its rule says when. An `error` is certain and harmful, a
 `warning` probably harmful, `info` worth knowing. A healthy model gets no error and no warning.

@@ -13,11 +13,12 @@ from gradcheck_cli.diagnose.linking import link
 from gradcheck_cli.diagnose.rule import Rule
 from gradcheck_cli.diagnose.rules import RULES
 from gradcheck_cli.diagnose.rules.loop import LOOP_RULES
+from gradcheck_cli.diagnose.rules.ranks import RANK_RULES
 from gradcheck_cli.errors import ConfigError
 from gradcheck_cli.records import Diagnosis, Finding, Location, NotEvaluated, Recording, Severity
 
 ALL_RULES: tuple[Rule[Any], ...] = tuple(
-    sorted((*RULES, *CLIP_RULES, *LOOP_RULES, *SHIFT_RULES), key=lambda rule: rule.code)
+    sorted((*RULES, *CLIP_RULES, *LOOP_RULES, *RANK_RULES, *SHIFT_RULES), key=lambda rule: rule.code)
 )
 
 
@@ -53,8 +54,9 @@ def diagnose(
 
 
 def rules_for(recording: Recording) -> tuple[Rule[Recording], ...]:
-    """Those that can judge it: the loop is judged where it is a script's own, and not gradcheck's."""
-    return RULES if recording.audit is None else (*RULES, *LOOP_RULES)
+    """Those that can judge it: the loop is judged where it is a script's own; ranks where there are any."""
+    loop = () if recording.audit is None else LOOP_RULES
+    return (*RULES, *loop, *(() if recording.ranks is None else RANK_RULES))
 
 
 def check_codes(codes: Iterable[str]) -> None:

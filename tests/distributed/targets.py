@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 
@@ -109,6 +115,19 @@ def small(batch_size: int = 4) -> dict[str, Any]:
     return returned(model, DataLoader(data(), batch_size, shuffle=True))
 
 
+KEPT: list[dict[str, Any]] = []
+"""What was built last, to be looked at afterwards."""
+
+
+def kept(dropout: float = 0.1) -> dict[str, Any]:
+    """Batches of rank's own sampler, and random numbers in training."""
+    parts = small()
+    parts["model"].append(nn.Dropout(dropout))
+    parts["dataloader"] = DataLoader(data(), 4, sampler=DistributedSampler(data()))
+    KEPT[:] = [parts]
+    return parts
+
+
 def wrapped(batch_size: int = 4, wrapper: str = "ddp", compiled: str = "", **options: Any) -> dict[str, Any]:
     """Wrapped by the entrypoint, where there are several ranks."""
     torch.manual_seed(0)
@@ -142,20 +161,29 @@ def flat(model: nn.Module) -> nn.Module:
 WRAPPERS: dict[str, Any] = {"ddp": DistributedDataParallel, "fsdp2": sharded, "fsdp1": flat}
 
 
+class Entered(Block):
+    """With a place where its input can be split."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.enter = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.narrow(torch.relu(self.wide(self.norm(self.enter(x)))))
+
+
 class Sequences(nn.Module):
     """Blocks of sequences, which ranks can split by width and by position."""
 
     def __init__(self) -> None:
         super().__init__()
         self.first, self.last = nn.Linear(7, 16), nn.Linear(16, 1)
-        self.blocks = nn.ModuleList(Block(16) for _ in range(2))
-        for block in self.blocks:
-            block.enter = nn.Identity()
+        self.blocks = nn.ModuleList(Entered(16) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.first(x[:, None, :] * torch.arange(1, 5)[None, :, None])
         for block in self.blocks:
-            x = x + block.narrow(torch.relu(block.wide(block.norm(block.enter(x)))))
+            x = block(x)
         return self.last(x).mean(1)
 
 
@@ -329,4 +357,5 @@ def limited(batches: int = 99, of_rank_1: int = 99, fails: int = 99) -> dict[str
                 return
             yield one
 
-    return {**small(), "dataloader": make()}
+    KEPT[:] = [{**small(), "dataloader": make()}]
+    return KEPT[0]

@@ -22,6 +22,7 @@ from gradcheck_cli.diagnose.limits import Limits
 from gradcheck_cli.diagnose.rule import Rule
 from gradcheck_cli.diagnose.rules import RULES
 from gradcheck_cli.diagnose.rules.loop import LOOP_RULES
+from gradcheck_cli.diagnose.rules.ranks import RANK_RULES
 from gradcheck_cli.examination import Examination, SampleGradients, ScaleCheck
 from gradcheck_cli.records import Finding, Recording, Severity
 from gradcheck_cli.signals import RecurrentMatrix, Site
@@ -35,11 +36,12 @@ every_documentation = pytest.mark.parametrize("rule", ALL_RULES, ids=lambda rule
 
 
 def test_codes_are_unique_and_in_order() -> None:
-    for rules in (RULES, CLIP_RULES, LOOP_RULES, SHIFT_RULES, ALL_RULES):
+    for rules in (RULES, CLIP_RULES, LOOP_RULES, RANK_RULES, SHIFT_RULES, ALL_RULES):
         codes = [rule.code for rule in rules]
         assert codes == sorted(set(codes))
         assert len({rule.name for rule in rules}) == len(codes)
-    assert len(ALL_RULES) == len(RULES) + len(CLIP_RULES) + len(LOOP_RULES) + len(SHIFT_RULES)
+    families = (RULES, CLIP_RULES, LOOP_RULES, RANK_RULES, SHIFT_RULES)
+    assert len(ALL_RULES) == sum(map(len, families))
 
 
 @every_documentation

@@ -8,12 +8,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gradcheck_cli.diagnose.rules.ranks.tails import FALSE_ALARM, find_gap
 from gradcheck_cli.diagnose.statistics import CONSISTENCY
 from gradcheck_cli.records import Bools, Floats, Ints
 
 SIGMAS = 6.0
 FACTOR = 3.0
+GROSS_SIGMAS = 10.0
+GROSS_FACTOR = 10.0
+FALSE_ALARM = 1e-3
+"""How often by chance so many far steps may be one rank's."""
 STEPS_FOR_ALWAYS = 10
 STEPS_FOR_SINGLE = 20
 LEAST_CONCENTRATED = 5
@@ -89,8 +92,8 @@ def find_single(log_norms: Floats) -> dict[int, Ints]:
     far = (size >= SIGMAS) & (np.abs(own) >= math.log(FACTOR)) & (whole * np.sign(own) >= math.log(FACTOR))
     if not far.any():
         return {}
-    beyond = far & (size >= find_gap(rest / sigma, size, rank))
-    found = beyond | (far & np.isin(rank, find_frequent(rank[far], ranks)))
+    gross = far & (size >= GROSS_SIGMAS) & (np.abs(own) >= math.log(GROSS_FACTOR))
+    found = gross | (far & np.isin(rank, find_frequent(rank[far], ranks)))
     return {int(one): np.flatnonzero(found & (rank == one)) for one in np.unique(rank[found])}
 
 

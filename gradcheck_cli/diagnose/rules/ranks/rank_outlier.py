@@ -28,15 +28,14 @@ standard errors of that median. Fewer than half of the ranks can be named so.
 
 Away in single steps: after its usual distance is taken off, the rank is 6 robust sigmas (1.4826 times the median
 absolute deviation over all ranks and steps) away, by a factor of 3 at least, in a step in which no other rank is
-farther. This needs 20 steps. Where tails are heavy, some norms are always beyond 6 sigmas, so one of two must be true
-besides. Either at most 10 such steps, all of one rank, are so far from the others that even a heavy tail, as far as the
-others leave it likely, gives such a gap in less than 1 of 1000 runs (a mixture of Student's t with 2 to 12 degrees of
-freedom and the normal distribution, equally likely before). Or there are 5 or more, and one rank has so many of them as
-by chance, each rank as likely, comes in less than 1 of 1000 runs. In simulated runs of ranks that are alike (2 to 64 of
-them, 10 to 1000 steps) at most 1 in 1000 had a finding with log-normal norms, of any sigma from 0.1 to 0.6, and at most
-1 in 100 where the logs follow Student's t with 2 to 5 degrees of freedom. The price is paid by single batches in short
-runs of few ranks. With a sigma of 0.3 and 50 steps, a batch of 100 times the others' norm is seen in no run of 2 ranks,
-half of those of 4, and nearly all of 8; with 200 steps in two thirds of those of 2 ranks; five such batches always.
+farther. This needs 20 steps. Where tails are heavy some norms are always beyond 6 sigmas, so besides one of two must be
+true. Either it is gross: 10 sigmas and 10 times. Or one rank has 5 or more of these steps, and so many of them as by
+chance, each rank as likely, comes in less than 1 of 1000 runs. In simulated runs of ranks that are alike (2 to 8 of
+them, 20 to 1000 steps) none of 400 had a finding where norms are log-normal, with a sigma of 0.1, 0.3 or 0.6; where the
+logs follow Student's t with 5 degrees of freedom, single batches are grossly away at times, and are named: in 0.3 % of
+runs of 2 ranks and 50 steps, in 12 % of those of 4 ranks and 1000 steps, at a scale of 0.3. One batch of 100 times the
+others' norm in 50 steps is seen in all of 100 runs with a sigma of 0.1, and with 0.3 in 70 of 2 ranks, 97 of 4 and all
+of 8.
 
 Of two ranks nobody knows which one is right; the one with the larger norm is named.
 

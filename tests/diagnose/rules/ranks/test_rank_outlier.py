@@ -92,22 +92,33 @@ def test_what_befalls_all_ranks_at_once_is_silent() -> None:
     assert named(norms) == {}
 
 
-def test_a_factor_of_three_is_the_least() -> None:
+def test_a_factor_of_three_is_the_least_for_a_rank_that_is_always_away() -> None:
     norms = np.ones((40, 4))
-    norms[20, 1] = 2.9
+    norms[:, 1] = 2.9
     assert named(norms) == {}
-    norms[20, 1] = 3.1
+    norms[:, 1] = 3.1
+    assert set(named(norms)) == {1}
+
+
+def test_a_factor_of_ten_is_the_least_for_a_single_batch() -> None:
+    norms = np.ones((40, 4))
+    norms[20, 1] = 9
+    assert named(norms) == {}
+    norms[20, 1] = 11
     assert named(norms) == {1: [20]}
 
 
+def test_several_batches_of_one_rank_need_not_be_gross() -> None:
+    norms = np.ones((40, 4))
+    norms[[3, 9, 20, 21, 30, 35], 1] = 5
+    assert named(norms) == {1: [3, 9, 20, 21, 30, 35]}
+
+
 @pytest.mark.parametrize("size", [2, 8])
-@pytest.mark.parametrize("degrees", [2, 3, 5])
-def test_heavy_tails_are_silent(degrees: int, size: int) -> None:
-    """Of 40 healthy runs none; by 6 sigmas and a factor of 3 alone it would be many of them."""
-    random = np.random.default_rng(degrees)
-    runs = [np.exp(0.5 * random.standard_t(degrees, (200, size))) for _ in range(40)]
-    assert sum(bool(named(norms)) for norms in runs) == 0
-    assert sum(bool((np.abs(np.log(norms)) > 6 * 0.5 * 1.2).any()) for norms in runs) > 10
+@pytest.mark.parametrize("sigma", [0.1, 0.3, 0.6])
+def test_norms_that_scatter_are_silent(sigma: float, size: int) -> None:
+    random = np.random.default_rng(int(10 * sigma))
+    assert not any(named(np.exp(sigma * random.standard_normal((200, size)))) for _ in range(40))
 
 
 @settings(deadline=None, max_examples=60)

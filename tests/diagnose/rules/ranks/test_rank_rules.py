@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gradcheck_cli.diagnose.diagnosis import diagnose, rules_for
 from gradcheck_cli.diagnose.limits import Limits
 from gradcheck_cli.diagnose.rule import Rule
 from gradcheck_cli.diagnose.rules.ranks import RANK_RULES
@@ -46,6 +47,17 @@ def test_one_rank_alone_is_not_judged(rule: Rule[Recording]) -> None:
 def test_without_a_step_nothing_is_found(rule: Rule[Recording]) -> None:
     outcomes = list(rule.check(made(steps=0), Limits()))
     assert not [one for one in outcomes if isinstance(one, Finding)]
+
+
+def test_the_rules_run_only_where_there_are_ranks() -> None:
+    slow = np.full((40, 4), 0.001)
+    slow[:, 2] = 0.009
+    several = made(own_seconds=slow)
+    assert [one.code for one in diagnose(several).findings] == ["GC704"]
+    alone = run_of(None)
+    assert set(rules_for(several)) - set(rules_for(alone)) == set(RANK_RULES)
+    diagnosis = diagnose(alone)
+    assert not [one for one in (*diagnosis.findings, *diagnosis.not_evaluated) if one.code.startswith("GC7")]
 
 
 numbers = st.one_of(
