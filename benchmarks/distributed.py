@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
@@ -27,22 +27,22 @@ from gradcheck_cli.observe.numerics import reducer_for
 from gradcheck_cli.observe.ranks.peers import CHECK_EVERY, RankPeers
 from gradcheck_cli.observe.recorder import FLUSH_EVERY
 
-ROUNDS: dict[Callable[[], Run], int] = {tiny_mlp: 15, digits_cnn: 11, small_gpt: 7, gpt_10m: 5}
+ROUNDS: dict[Callable[[], Run], int] = {tiny_mlp: 7, digits_cnn: 7, small_gpt: 5, gpt_10m: 3}
 
 
 # The ratio to the bare step, on two ranks
 
 
-def steps() -> Table:
+def steps() -> Iterator[Table]:
     """A profiled step against the bare one of the same wrapped model, and what of it is not there in one process."""
-    table = Table("model", "bare step", "ms", "ratio of", "median", "quartiles")
     for make, rounds in ROUNDS.items():
+        run = make()
+        table = Table("bare step", "ms", "ratio of", "median", "quartiles", title=f"{run.name}, 2 ranks")
         for strategy, found in on_ranks(2, measure_steps, make, rounds).items():
             for what, one in found.items():
-                (low, high), run = one.spread, make()
-                bare = f"{1000 * median(one.baseline) / run.steps:.3g}"
-                table.add_row(run.name, strategy, bare, what, f"{one.ratio:.4f}", f"{low:.4f} - {high:.4f}")
-    return table
+                (low, high), bare = one.spread, 1000 * median(one.baseline) / run.steps
+                table.add_row(strategy, f"{bare:.3g}", what, f"{one.ratio:.4f}", f"{low:.4f} - {high:.4f}")
+        yield table
 
 
 def measure_steps(group: Group, make: Callable[[], Run], rounds: int) -> dict[str, dict[str, Comparison]]:
@@ -129,15 +129,15 @@ class Scaled:
     part: int
 
 
-def scaling() -> Table:
+def scaling() -> Iterator[Table]:
     """What a step, an agreement and a flush cost on more and more ranks."""
-    names = ("ranks", "tensors", "elements", "bare step, ms", "profiled / bare", "agreement, ms", "sent, bytes")
-    flushes = ("flush, ms", "all-reduces", "bytes each", "sent, bytes", "probed step: bytes", "rank's part, bytes")
-    table = Table("strategy", *names, *flushes, title=f"scaling, {FLUSH_EVERY} steps a flush")
+    names = ("tensors", "elements", "bare step, ms", "profiled / bare", "agreement, ms", "sent, bytes")
+    flushes = ("flush, ms", "all-reduces", "bytes given", "sent, bytes", "probed step: bytes", "rank's part, bytes")
     for size in RANKS:
+        table = Table("strategy", *names, *flushes, title=f"{size} ranks, {FLUSH_EVERY} steps a flush")
         for (strategy, shape), found in on_ranks(size, measure_scaling).items():
-            table.add_row(strategy, str(size), str(2 * shape.depth), f"{shape.elements:.2g}", *cells(found))
-    return table
+            table.add_row(strategy, str(2 * shape.depth), f"{shape.elements:.2g}", *cells(found))
+        yield table
 
 
 def cells(found: Scaled) -> list[str]:
@@ -164,10 +164,10 @@ def measure_scaling(group: Group) -> dict[tuple[str, Shape], Scaled]:
 def scale(group: Group, shape: Shape, strategy: str) -> Scaled:
     run = seeded(shape.make, strategy)
     profiled = Profiled(run, group)
-    ratio = compare(run.train, profiled.train, 5)
+    ratio = compare(run.train, profiled.train, 3)
     agreement, agreed = measure_agreement(group)
-    flush, flushed = measure_flush(Profiled(run, group, 0), group)
-    _, probed = measure_flush(Profiled(run, group, 1), group)
+    flush, flushed = measure_flush(Profiled(run, group, 0), group, 2)
+    _, probed = measure_flush(Profiled(run, group, 1), group, 1)
     peers = profiled.peers
     part = len(pickle.dumps(peers.part(0.0))) if isinstance(peers, RankPeers) else 0
     return Scaled(ratio, agreement, agreed, flush, flushed, probed, part)
@@ -183,11 +183,11 @@ def measure_agreement(group: Group) -> tuple[float, Traffic]:
     return median(seconds), Traffic(calls=CALLS, given=16 * CALLS, sent=sent() - before)
 
 
-def measure_flush(profiled: Profiled, group: Group) -> tuple[float, Traffic]:
+def measure_flush(profiled: Profiled, group: Group, rounds: int) -> tuple[float, Traffic]:
     """Median seconds to bring FLUSH_EVERY steps over and put them together, and the traffic of the last time."""
     seconds, traffic = [], Traffic()
     with patch("gradcheck_cli.observe.recorder.FLUSH_EVERY", FLUSH_EVERY + 1):
-        for _ in range(3):
+        for _ in range(rounds):
             profiled.train_without_agreeing(FLUSH_EVERY)
             group.largest(np.zeros(1))
             with counted(group) as traffic:
@@ -197,15 +197,16 @@ def measure_flush(profiled: Profiled, group: Group) -> tuple[float, Traffic]:
     return median(seconds), traffic
 
 
-PARTS: dict[str, Callable[[], Table]] = {"steps": steps, "scaling": scaling}
+PARTS: dict[str, Callable[[], Iterator[Table]]] = {"steps": steps, "scaling": scaling}
 
 
 def main(names: list[str]) -> None:
-    console = Console(width=180)
+    console = Console(width=200)
     for name in names or PARTS:
-        console.print(PARTS[name]())
-        if hasattr(os, "getloadavg"):
-            console.print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+        for table in PARTS[name]():
+            console.print(table)
+            if hasattr(os, "getloadavg"):
+                console.print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
 
 
 if __name__ == "__main__":

@@ -23,11 +23,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-READ_AT_START = ("PYTHON", "LC_", "LANG", "OMP_", "MKL_", "OPENBLAS_", "TORCH_", "TORCHDYNAMO_")
+READ_AT_START = ("PYTHON", "LC_", "LANG", "OMP_", "MKL_", "OPENBLAS_", "TORCH_LOGS", "TORCHDYNAMO_")
 PASSED_ON = (signal.SIGINT, signal.SIGTERM)
 READ_BY_US = ("PYTHONPATH", "PYTHONIOENCODING", "PYTHONUTF8", "PYTHONUNBUFFERED")
 IMPORTED = (
-    "torch._dynamo",  # by torch's optimizers
+    "torch._dynamo",  # torch's optimizers import it
+    "typer._adapters",  # with pydantic, where that is installed
     "rich.live",
     "rich.progress",
     "rich.table",
@@ -92,7 +93,7 @@ def ask(folder: str, words: list[str]) -> None:
     """Have a process forked for these words, pass signals on to it, and end as it ends."""
     with open(f"{folder}/startup") as file:
         common = json.load(file) == startup()
-    words = words[words[:1] == ["-B"] :]  # what is compiled is written or not: that makes no other process
+    words = words[words[:1] == ["-B"] :]  # whether bytecode is written makes no other process
     if not common or not words or (words[0].startswith("-") and words[0] not in ("-c", "-m")):
         os.execv(sys.executable, [sys.executable, *words])
     connection = socket.socket(socket.AF_UNIX)
@@ -157,6 +158,8 @@ def serve(folder: str) -> list[str]:
             running[connection] = process
             for one in received:
                 os.close(one)
+    for process in running.values():
+        os.kill(process, signal.SIGKILL)
     shutil.rmtree(folder)
     os._exit(0)
 
@@ -206,9 +209,8 @@ def preload() -> None:
 
     sys.path[0] = os.path.dirname(os.path.dirname(__file__))
     for name in IMPORTED:
-        importlib.import_module(name)
-    with contextlib.suppress(ImportError):
-        importlib.import_module("typer._adapters")  # with pydantic, where that is installed
+        with contextlib.suppress(Exception):  # it will fail again where somebody looks
+            importlib.import_module(name)
     sys.modules.pop("typer.rich_utils", None)  # asks the environment when it is imported
     assert threading.active_count() == 1, "a fork would lack the other threads"
     gc.freeze()  # a collection in a fork would copy it all

@@ -67,7 +67,7 @@ def residual(batch_size: int = 8, shuffle: bool = True, lr: float = 1e-2) -> dic
 
 
 class RootOfDistance(nn.Module):
-    """The slope of a square root at 0 is infinite: where a sample is all zeros, its loss is finite, its gradient not."""
+    """The slope of a square root at 0 is infinite: for a sample of zeros the loss is finite, the gradient is not."""
 
     def __init__(self) -> None:
         super().__init__()

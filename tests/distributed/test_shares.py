@@ -105,10 +105,9 @@ def test_the_order_is_that_of_one_process() -> None:
     torch.manual_seed(0)
     loader = shuffling(0)
     expected = [[batch.tolist() for batch in loader][:10] for _ in range(3)]
-    first, second = taken(shuffling, 2)
-    assert [
-        [one for pair in zip(*epoch, strict=True) for one in pair] for epoch in zip(first, second, strict=True)
-    ] == (expected)
+    both = taken(shuffling, 2)
+    found = [[batch for pair in zip(*epoch, strict=True) for batch in pair] for epoch in zip(*both, strict=True)]
+    assert found == expected
 
 
 def distributed(rank: int) -> DataLoader[Tensor]:
@@ -144,8 +143,8 @@ def test_a_loader_that_gives_each_rank_its_own_samples_is_used_as_it_is(make: Ca
 
 
 def test_what_is_said_of_it() -> None:
-    batches, four = [torch.zeros(1)] * 8, Group(Place(0, 1))
-    assert share(batches, four, Place(0, 3))[1].startswith("each rank takes every 3rd batch")
+    batches = [torch.zeros(1)] * 8
+    assert share(batches, Group(), Place(0, 3))[1].startswith("each rank takes every 3rd batch")
 
 
 @pytest.mark.parametrize("batches", [[1], DataLoader(Numbers(), SAMPLES), iter([1])])

@@ -220,14 +220,21 @@ def with_patience(group: Group, seconds: float, function: Callable[..., Any], *a
         return function(own, *arguments)
 
 
-@pytest.mark.parametrize("bucket_view", [False, True])
-def test_a_rank_that_leaves_ddp_waiting_says_so(ranks: Pool, bucket_view: bool) -> None:
-    """The others wait in their backward until this one's process ends, or time is up."""
-    waiting = case("branches", find_unused=False, bucket_view=bucket_view, batch_size=4)
-    _, found = ranks(2, with_patience, 1.0, refusals, waiting, join=False)
-    assert found[0].startswith("UnusedParameterError: rank 1 did not use side.weight and 1 more")
-    assert "GC705" in found[0]
-    assert "find_unused_parameters=True" in found[0]
+WAITING = [
+    case("branches", find_unused=False, batch_size=4),
+    case("branches", find_unused=False, bucket_view=True, batch_size=4),
+    case("branches", replace(SETTINGS, accumulate=2), find_unused=False, batch_size=4),
+    case("branches", replace(SETTINGS, strategy="fsdp2"), batch_size=4),
+]
+
+
+@pytest.mark.parametrize("waiting", WAITING)
+def test_a_rank_that_leaves_others_waiting_says_so(ranks: Pool, waiting: Case) -> None:
+    """They wait in their backward until this one's process ends, or time is up."""
+    _, (found,) = ranks(2, with_patience, 1.0, refusals, waiting, join=False)
+    assert found.startswith("UnusedParameterError: rank 1 did not use side.weight and 1 more")
+    assert "GC705" in found
+    assert ("find_unused_parameters=True" if waiting[1].strategy is None else "--strategy ddp") in found
 
 
 def trained(group: Group, how: str) -> list[torch.Tensor]:

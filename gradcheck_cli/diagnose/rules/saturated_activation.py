@@ -53,6 +53,7 @@ from gradcheck_cli.diagnose.limits import Limits
 from gradcheck_cli.diagnose.rule import Outcome, rule
 from gradcheck_cli.diagnose.rules.init_scale import severity_of
 from gradcheck_cli.diagnose.selection import enclosing, pattern
+from gradcheck_cli.diagnose.statistics import median
 from gradcheck_cli.diagnose.wording import count
 from gradcheck_cli.records import Recording, Severity
 from gradcheck_cli.signals import SATURATING, Site
@@ -110,7 +111,7 @@ def measure_saturation(recording: Recording) -> Iterator[Saturation]:
     for site, values in zip(table.sites, table.saturated.T, strict=True):
         known = values[np.isfinite(values)]
         if site.kind in SATURATING and site.kind != "softmax" and known.size:
-            yield Saturation(site, feeding[site], float(np.median(known)), float(known[0]))
+            yield Saturation(site, feeding[site], median(known), float(known[0]))
 
 
 def is_hidden(recording: Recording, one: Saturation) -> bool:

@@ -146,6 +146,8 @@ def joined(place: Place, device: str, timeout: float) -> Iterator[Group]:
         dist.init_process_group(backend, timeout=limit)
         control = make_control(place, timeout)
     except (RuntimeError, ValueError) as error:
+        if dist.is_initialized():
+            dist.destroy_process_group()
         raise RankError(f"the other ranks could not be reached: {error}", "see MASTER_ADDR and MASTER_PORT") from error
     try:
         with initialised_already(), warnings.catch_warnings():

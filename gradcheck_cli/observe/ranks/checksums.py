@@ -25,9 +25,10 @@ class Compared:
     """
 
     def __init__(self, model: nn.Module, synchronisers: Sequence[nn.Module]) -> None:
-        self._model, self._synchronisers = model, synchronisers
-        found = comparable(model, synchronisers)
-        self.names, self.buffers = tuple(found), frozenset(name for name, _ in saved_buffers(model))
+        self._model = model.module if isinstance(model, DistributedDataParallel) else model
+        self._synchronisers = synchronisers
+        found = comparable(self._model, synchronisers)
+        self.names, self.buffers = tuple(found), frozenset(name for name, _ in saved_buffers(self._model))
         self.device = next((tensor.device for tensor in found.values()), None)
 
     def checksums(self) -> Tensor:
@@ -59,7 +60,7 @@ def is_plain(tensor: Tensor) -> bool:
 
 
 def saved_buffers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Those of the state dict, other ones are caches; not the running averages of batch norm, of each rank's batches."""
+    """Those of the state dict; others are caches. Not the running averages of batch norm: each rank has its own."""
     for prefix, module in model.named_modules():
         for name, buffer in module.named_buffers(recurse=False):
             if name not in module._non_persistent_buffers_set and not isinstance(module, _NormBase):

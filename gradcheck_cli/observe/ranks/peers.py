@@ -8,17 +8,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from torch import Tensor, nn
 
 from gradcheck_cli.observe.draft import Draft
+from gradcheck_cli.observe.naming import clean
 from gradcheck_cli.observe.numerics import reducer_for
 from gradcheck_cli.observe.peers import Sums, Values
 from gradcheck_cli.observe.ranks.checksums import Compared
 from gradcheck_cli.observe.ranks.local_gradients import LocalGradients
 from gradcheck_cli.observe.ranks.shards import Shards
+from gradcheck_cli.observe.ranks.whole import Whole
 from gradcheck_cli.observe.transfer import to_host
 from gradcheck_cli.ranks import RankPart
 from gradcheck_cli.records import Floats
@@ -38,6 +40,7 @@ class Group(Protocol):
     @property
     def rank(self) -> int: ...
     def add(self, numbers: Floats) -> Floats: ...
+    def largest(self, numbers: Floats) -> Floats: ...
 
 
 @dataclass
@@ -61,6 +64,7 @@ class RankPeers:
 
     def __init__(self, group: Group, degree: int, modules: Sequence[nn.Module], model: nn.Module) -> None:
         self._group, self.degree, self._modules = group, degree, modules
+        self._names = {id(parameter): clean(name) for name, parameter in model.named_parameters()}
         self.compared = Compared(model, modules)
         self._own, self._steps = Own(), 0
         self._began = perf_counter()
@@ -73,7 +77,10 @@ class RankPeers:
         self._shards, self._probes = Shards(parameters), probes
         reducer = reducer_for(parameters[0].device)
         is_whole = self.degree == self._group.size  # else tensors are split over the other ranks
-        self._gradients = LocalGradients(parameters, self._modules, reducer, is_whole, self._note_backward)
+        names = [self._names.get(id(parameter), "what only the optimizer holds") for parameter in parameters]
+        self._gradients = LocalGradients(
+            parameters, names, self._modules, reducer, is_whole, self._note_backward, self._group.largest
+        )
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -194,52 +201,3 @@ def table_of(heard: Mapping[str, Floats], kind: str, numel: Mapping[int, int], p
     for probe, count in numel.items():
         table[probe] = heard[f"{kind}.{probe}"].sum(), count
     return table
-
-
-class Whole:
-    """Puts together the statistics of several steps at once."""
-
-    def __init__(self, shards: Shards, trainable: Any) -> None:
-        self._shards, self._trainable = shards, trainable
-
-    def make(self, drafts: Sequence[Draft], values: Sequence[Values]) -> None:
-        """Replace in `values` what was measured of parts."""
-        self._put_statistics(drafts, values)
-        places = list(self._columns(drafts, values))
-        table = np.zeros((len(self._shards.counts), len(places)))
-        for column, (one, name, rows) in enumerate(places):
-            table[rows, column] = one[name] if name in ("dot", "square") else np.square(one[name])
-        table = self._shards.add(table)
-        for column, (one, name, rows) in enumerate(places):
-            one[name] = table[rows, column] if name in ("dot", "square") else np.sqrt(table[rows, column])
-        self._put_extremes(values)
-
-    def _put_statistics(self, drafts: Sequence[Draft], values: Sequence[Values]) -> None:
-        tables = np.zeros((len(drafts), len(self._shards.counts), 6))
-        for number, (draft, one) in enumerate(zip(drafts, values, strict=True)):
-            if "statistics" in one:
-                tables[number, draft.present] = one["statistics"]
-        tables = self._shards.statistics(tables)
-        for number, (draft, one) in enumerate(zip(drafts, values, strict=True)):
-            if "statistics" in one:
-                one["statistics"] = tables[number, draft.present]
-
-    def _columns(self, drafts: Sequence[Draft], values: Sequence[Values]) -> Iterator[tuple[Values, str, Any]]:
-        everything = np.arange(len(self._shards.counts))
-        for draft, one in zip(drafts, values, strict=True):
-            rows = {"weights": self._trainable, "updates": self._trainable, "clipped": np.array(draft.present)}
-            rows.update(dot=everything, square=everything)
-            yield from ((one, name, rows[name]) for name in rows if name in one)
-
-    def _put_extremes(self, values: Sequence[Values]) -> None:
-        probed = [one for one in values if "low" in one]
-        if not probed:
-            return
-        empty = self._shards.counts[self._trainable] == 0
-        table = np.full((len(self._shards.counts), 2 * len(probed)), -np.inf)
-        for number, one in enumerate(probed):
-            table[self._trainable, 2 * number] = np.where(empty, -np.inf, -one["low"])
-            table[self._trainable, 2 * number + 1] = np.where(empty, -np.inf, one["high"])
-        table = self._shards.largest(table)
-        for number, one in enumerate(probed):
-            one["low"], one["high"] = -table[self._trainable, 2 * number], table[self._trainable, 2 * number + 1]
