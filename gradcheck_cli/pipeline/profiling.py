@@ -59,7 +59,7 @@ def profile(
     return make_report("profile", outcome.recording, settings, outcome.error), outcome.error
 
 
-def record(target: str | Built, settings: Settings, watch: Watcher, group: Group) -> Outcome:
+def record(target: str | Built, settings: Settings, watch: Watcher, group: Group = ALONE) -> Outcome:
     """Load the target and record `settings.steps` optimizer steps of it."""
     check_selection(settings)
     ready = prepare(target, settings, group)

@@ -46,6 +46,7 @@ the first is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -110,7 +111,7 @@ def begins_sized(recording: Recording, column: int) -> bool:
     """Whether a weight begins with elements of ordinary size."""
     assert recording.signals is not None
     weights = recording.signals.weights
-    return bool(weights.std[column] * np.sqrt(weights.fan_in[column]) >= TINY_WEIGHT)
+    return float(weights.std[column]) * math.sqrt(weights.fan_in[column]) >= TINY_WEIGHT
 
 
 def medians(ratios: Floats) -> Floats:

@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from gradcheck_cli.diagnose.baseline.rules import SHIFT_RULES
@@ -194,7 +194,7 @@ def is_plain(value: Any) -> bool:
     return value is None or type(value) in (bool, int, float, str)
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=400, phases=(Phase.explicit, Phase.reuse, Phase.generate))  # shrinking takes long
 @given(recording=recordings())
 def test_no_recording_breaks_a_rule(recording: Recording) -> None:
     for rule in RULES:  # recordings take longer to make than to judge
