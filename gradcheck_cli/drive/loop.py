@@ -70,13 +70,31 @@ def run(
 
 def clip(parameters: list[Tensor], max_norm: MaxNorm) -> None:
     """Clip the global norm of the gradients; a function that gives max_norm is not asked about a non-finite norm."""
-    if not callable(max_norm):
+    alike = list(split_by_mesh(parameters))
+    if not callable(max_norm) and len(alike) == 1:
         torch.nn.utils.clip_grad_norm_(parameters, max_norm)
         return
+    norms = [norm_of(some) for some in alike]
+    norm = norms[0] if len(norms) == 1 else torch.stack(norms).norm()
+    if not callable(max_norm) or norm.isfinite():
+        limit = max_norm(float(norm)) if callable(max_norm) else max_norm
+        for some in alike:
+            torch.nn.utils.clip_grads_with_norm_(some, limit, norm)
+
+
+def split_by_mesh(parameters: list[Tensor]) -> Iterable[list[Tensor]]:
+    """The parameters with gradients, those of which the ranks of one device mesh have the parts together."""
+    groups: dict[Any, list[Tensor]] = {}
+    for parameter in parameters:
+        if parameter.grad is not None:
+            groups.setdefault(getattr(parameter.grad, "device_mesh", None), []).append(parameter)
+    return groups.values() or [parameters]
+
+
+def norm_of(parameters: list[Tensor]) -> Tensor:
+    """The norm of all their gradients, 0-d."""
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    known = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # of gradients that are in parts on the ranks
-    if known.isfinite():
-        torch.nn.utils.clip_grads_with_norm_(parameters, max_norm(float(known)), norm)
+    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
 
 
 def make_scaler(settings: LoopSettings) -> GradScaler:

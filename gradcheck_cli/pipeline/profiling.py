@@ -111,11 +111,13 @@ def watch_training(
                 if ended:
                     break
         except KeyboardInterrupt:
+            if not team.group.is_alone:
+                raise  # what the others put together needs all of them
             interrupt.requested = True
         except GradcheckError as failure:
+            if not team.group.is_alone:
+                raise
             ended, error = "failed", failure
-    if error and not team.group.is_alone:
-        raise error  # the others cannot go on, nor put anything together
     ended = ended or ("interrupted" if interrupt.requested else "")
     outcome = finish(recorder, described, settings, ended, error, log)
     return replace(outcome, recording=team.join(outcome.recording, workload.model, peers))

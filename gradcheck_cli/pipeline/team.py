@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from gradcheck_cli.config import Settings
 from gradcheck_cli.drive.batches import Batch
@@ -100,5 +101,13 @@ def assemble(workload: Workload, settings: Settings, group: Group, device: torch
     dataloader, note = share(workload.dataloader, group, place)
     if place.rank:
         seed_everything(settings.seed + place.rank)
+    if isinstance(workload.scheduler, ReduceLROnPlateau):
+        share_losses(workload.scheduler, group)
     notes = (*workload.notes, *([note] if note else ()))
     return replace(trained, dataloader=dataloader, notes=notes), Team(group, strategy)
+
+
+def share_losses(scheduler: ReduceLROnPlateau, group: Group) -> None:
+    """Let a scheduler that looks at the loss see that of all ranks, on which alone they agree."""
+    step = scheduler.step
+    scheduler.step = lambda loss, *more: step(float(group.add(np.array([float(loss)]))[0]) / group.size, *more)  # type: ignore[method-assign]

@@ -78,6 +78,8 @@ def attempt(
     except InterruptError:
         raise
     except GradcheckError as error:
+        if not start.group.is_alone:
+            raise  # the other ranks wait for this one
         return failed(trial), f"--verify: the run of {trial.name} failed: {error.message}"
     if not starts_alike(outcome.recording, unclipped):
         why = "the entrypoint did not build the same model and data again (does it keep them from call to call?)"

@@ -275,6 +275,8 @@ def words(batch_size: int = 8, kind: str = "", optimizer: str = "sgd") -> dict[s
         parts["training_step"] = lambda model, batch: loss_fn(model(batch[0]), batch[1])
     if kind == "schedule":
         parts["scheduler"] = torch.optim.lr_scheduler.StepLR(made, 2)
+    if kind == "plateau":  # a loss that is not a tenth of a percent better halves the rate
+        parts["scheduler"] = torch.optim.lr_scheduler.ReduceLROnPlateau(made, factor=0.5, patience=0, threshold=1e-3)
     return {name: value for name, value in parts.items() if name != "optimizer" or optimizer != "none"}
 
 
