@@ -104,7 +104,7 @@ class Shape:
     def make(self) -> Run:
         model = nn.Sequential(*(nn.Linear(self.width, self.width) for _ in range(self.depth)))
         batches = [(torch.randn(16, self.width), torch.randn(16, self.width)) for _ in range(4)]
-        return Run("stack", model, torch.optim.AdamW(model.parameters()), batches, functional.mse_loss, 10)
+        return Run("stack", model, torch.optim.AdamW(model.parameters()), batches, functional.mse_loss, STEPS)
 
     @property
     def elements(self) -> int:
@@ -113,17 +113,20 @@ class Shape:
 
 SHAPES = (Shape(10, 100), Shape(10, 316), Shape(100, 100), Shape(10, 1000))
 RANKS = (1, 2, 4, 8)
+STEPS = 10
 CALLS = 200
 
 
 @dataclass(frozen=True)
 class Scaled:
-    """One model on so many ranks. Seconds and traffic are those of one agreement, flush and probed step."""
+    """One model on so many ranks: its steps, one agreement, one flush without probed steps, one where all are probed.
+
+    `part` is the number of bytes in what the rank hands over at the end.
+    """
 
     compared: Comparison
     agreement: float
     agreed: Traffic
-    flush: float
     flushed: Traffic
     probed: Traffic
     part: int
@@ -144,11 +147,11 @@ def cells(found: Scaled) -> list[str]:
     low, high = found.compared.spread
     flushed, probed = found.flushed, found.probed
     return [
-        f"{1000 * median(found.compared.baseline) / 10:.3g}",
+        f"{1000 * median(found.compared.baseline) / STEPS:.3g}",
         f"{found.compared.ratio:.2f} ({low:.2f} - {high:.2f})",
         f"{1000 * found.agreement:.3f}",
         f"{found.agreed.sent / CALLS:.0f}",
-        f"{1000 * found.flush:.3g}",
+        f"{1000 * flushed.seconds:.3g}",
         f"{flushed.calls}",
         f"{flushed.given}",
         f"{flushed.sent:.0f}",
@@ -166,11 +169,10 @@ def scale(group: Group, shape: Shape, strategy: str) -> Scaled:
     profiled = Profiled(run, group)
     ratio = compare(run.train, profiled.train, 3)
     agreement, agreed = measure_agreement(group)
-    flush, flushed = measure_flush(Profiled(run, group, 0), group, 2)
-    _, probed = measure_flush(Profiled(run, group, 1), group, 1)
+    flushed, probed = (measure_flush(Profiled(run, group, probe_every), group) for probe_every in (0, 1))
     peers = profiled.peers
     part = len(pickle.dumps(peers.part(0.0))) if isinstance(peers, RankPeers) else 0
-    return Scaled(ratio, agreement, agreed, flush, flushed, probed, part)
+    return Scaled(ratio, agreement, agreed, flushed, probed, part)
 
 
 def measure_agreement(group: Group) -> tuple[float, Traffic]:
@@ -180,21 +182,17 @@ def measure_agreement(group: Group) -> tuple[float, Traffic]:
         began = perf_counter()
         group.largest(np.zeros(2))
         seconds.append(perf_counter() - began)
-    return median(seconds), Traffic(calls=CALLS, given=16 * CALLS, sent=sent() - before)
+    return median(seconds), Traffic(CALLS, 16 * CALLS, sum(seconds), sent() - before)
 
 
-def measure_flush(profiled: Profiled, group: Group, rounds: int) -> tuple[float, Traffic]:
-    """Median seconds to bring FLUSH_EVERY steps over and put them together, and the traffic of the last time."""
-    seconds, traffic = [], Traffic()
+def measure_flush(profiled: Profiled, group: Group) -> Traffic:
+    """What it takes to put FLUSH_EVERY steps together that every rank has brought over from its device."""
     with patch("gradcheck_cli.observe.recorder.FLUSH_EVERY", FLUSH_EVERY + 1):
-        for _ in range(rounds):
-            profiled.train_without_agreeing(FLUSH_EVERY)
-            group.largest(np.zeros(1))
-            with counted(group) as traffic:
-                began = perf_counter()
-                profiled.recorder.flush()
-                seconds.append(perf_counter() - began)
-    return median(seconds), traffic
+        profiled.train_without_agreeing(FLUSH_EVERY)
+        group.largest(np.zeros(1))
+        with counted(group) as traffic:
+            profiled.recorder.flush()
+    return traffic
 
 
 PARTS: dict[str, Callable[[], Iterator[Table]]] = {"steps": steps, "scaling": scaling}

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 from unittest.mock import patch
 
@@ -106,10 +107,14 @@ class Profiled:
 
 @dataclass
 class Traffic:
-    """What a rank has put into gradcheck's collectives, in bytes, and into files and sockets (`sent`, Linux only)."""
+    """What a rank has put into gradcheck's collectives, in bytes, the seconds in them, and what went into sockets.
+
+    `sent` is NaN where the system is not Linux, and counts files, too.
+    """
 
     calls: int = 0
     given: int = 0
+    seconds: float = 0.0
     sent: float = float("nan")
 
 
@@ -136,15 +141,19 @@ def count(traffic: Traffic, tensor: torch.Tensor) -> None:
 @contextmanager
 def counted(group: Group) -> Iterator[Traffic]:
     """Count what gradcheck asks the ranks for in the context; nobody else may train meanwhile."""
-    traffic, before, all_reduce = Traffic(), sent(), dist.all_reduce
+    traffic, before, waited, all_reduce = Traffic(), sent(), group.waited, dist.all_reduce
 
     def counting(tensor: torch.Tensor, *arguments: Any, **options: Any) -> Any:
         count(traffic, tensor)
-        return all_reduce(tensor, *arguments, **options)
+        began = perf_counter()
+        result = all_reduce(tensor, *arguments, **options)
+        traffic.seconds += perf_counter() - began
+        return result
 
     with patch.object(group, "control", Counted(group.control, traffic)), patch.object(dist, "all_reduce", counting):
         yield traffic
     traffic.sent = sent() - before
+    traffic.seconds += group.waited - waited
 
 
 def sent() -> float:
