@@ -11,8 +11,6 @@ import torch.distributed as dist
 
 from gradcheck_cli.drive.ranks.group import ALONE, Group, Place, make_control
 
-HOMES = (dist, dist.distributed_c10d)
-
 
 class Follower:
     """`group` is all ranks of the script, once it has joined them; before, and without others, this process alone."""
@@ -57,11 +55,14 @@ class Follower:
 def followed(timeout: float) -> Iterator[Follower]:
     """Follow the script that runs in the context; a collective waits for another rank for `timeout` seconds."""
     follower = Follower(timeout)
+    if not dist.is_available():  # in this build of torch
+        yield follower
+        return
     changes = {"init_process_group": follower.initialising, "destroy_process_group": follower.destroying}
     with ExitStack() as undo:
         for name, change in changes.items():
             original = getattr(dist, name)
-            for home in HOMES:
+            for home in (dist, dist.distributed_c10d):
                 setattr(home, name, change(original))
                 undo.callback(setattr, home, name, original)
         undo.callback(follower.leave)
