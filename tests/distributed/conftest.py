@@ -36,6 +36,9 @@ def serve(pipe: Connection) -> None:
                 pipe.send(("done", function(group, *arguments)))
         except BaseException:
             pipe.send(("failed", traceback.format_exc()))
+        finally:
+            if torch.distributed.is_initialized():  # a script's own, which it has not left
+                torch.distributed.destroy_process_group()
 
 
 class Pool:

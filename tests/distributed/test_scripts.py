@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,30 @@ def codes(group: Group, folder: Path, *arguments: str) -> set[str]:
 @pytest.mark.parametrize(("hold", "fires"), [("hold", False), ("always", True)])
 def test_missing_no_sync_is_found_in_a_script(ranks: Pool, folder: Path, hold: str, fires: bool) -> None:
     assert ("GC703" in ranks(2, codes, folder, "ddp", "2", hold, join=False)[0]) is fires
+
+
+def framework(group: Group, name: str, folder: Path) -> tuple[int, str, set[str], list[str]]:
+    """Ranks, how they synchronise, alarms and the names of parameters, of a script in somebody else's style."""
+    before = Path.cwd()
+    os.chdir("tests/kinds/scripts")  # nanoGPT reads a file that lies there
+    try:
+        script = Script(f"{name}.py", ("--out", str(folder / name)) if name != "nanogpt" else ())
+        report, error = pipeline.profile(script, Settings(to_the_end=True))
+    finally:
+        os.chdir(before)
+    assert error is None
+    assert report.ranks is not None
+    assert report.recording is not None
+    alarms = {finding.code for finding in report.diagnosis.findings if finding.severity.rank}
+    return report.ranks.size, report.ranks.strategy, alarms, [one.name for one in report.recording.parameters]
+
+
+@pytest.mark.parametrize("name", ["nanogpt", "accelerate_loop"])
+def test_scripts_that_find_their_ranks_themselves(ranks: Pool, tmp_path: Path, name: str) -> None:
+    pytest.importorskip("accelerate")
+    for size, strategy, alarms, names in ranks(2, framework, name, tmp_path, join=False):
+        assert (size, strategy, alarms) == (2, "own", set())
+        assert not any("module." in parameter or "_orig_mod" in parameter for parameter in names)
 
 
 def refused(group: Group, folder: Path) -> str:
