@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,7 @@ def test_missing_no_sync_is_found_in_a_script(ranks: Pool, folder: Path, hold: s
 def framework(group: Group, name: str, folder: Path) -> tuple[int, str, set[str], list[str]]:
     """Ranks, how they synchronise, alarms and the names of parameters, of a script in somebody else's style."""
     before = Path.cwd()
-    os.chdir("tests/kinds/scripts")  # nanoGPT reads a file that lies there
+    os.chdir(folder)  # nanoGPT reads a file that lies there, and writes one
     try:
         script = Script(f"{name}.py", ("--out", str(folder / name)) if name != "nanogpt" else ())
         report, error = pipeline.profile(script, Settings(to_the_end=True))
@@ -134,6 +135,7 @@ def framework(group: Group, name: str, folder: Path) -> tuple[int, str, set[str]
 @pytest.mark.parametrize("name", ["nanogpt", "accelerate_loop"])
 def test_scripts_that_find_their_ranks_themselves(ranks: Pool, tmp_path: Path, name: str) -> None:
     pytest.importorskip("accelerate")
+    shutil.copytree("tests/kinds/scripts", tmp_path, dirs_exist_ok=True)
     for size, strategy, alarms, names in ranks(2, framework, name, tmp_path, join=False):
         assert (size, strategy, alarms) == (2, "own", set())
         assert not any("module." in parameter or "_orig_mod" in parameter for parameter in names)
