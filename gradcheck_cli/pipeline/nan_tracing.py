@@ -12,7 +12,7 @@ from time import perf_counter
 from gradcheck_cli.config import Settings
 from gradcheck_cli.drive.loop import LoopSettings, make_scaler
 from gradcheck_cli.drive.ranks.group import ALONE, Group
-from gradcheck_cli.errors import ConfigError, GradcheckError, OutputError
+from gradcheck_cli.errors import ConfigError, GradcheckError, OutputError, TargetError
 from gradcheck_cli.judgement import check_selection, make_trace_report
 from gradcheck_cli.observe.naming import parameters_of
 from gradcheck_cli.observe.nan.births import Births
@@ -54,9 +54,15 @@ def nan_trace(
     births = Births()
     with births.noted():
         workload, device, described, settings, team = prepare(target, settings, group)
+    ranks = Ranks(group, team.strategy)
+    if ranks.splits_tensors:
+        raise TargetError(
+            "nan-trace can't follow values through ranks that split tensors among them",
+            "trace the model on one process, or with --strategy ddp or fsdp2; profile says when it turns non-finite",
+        )
     loop = LoopSettings(device, settings.precision, settings.steps, settings.clip)
     known_bad = bad_from_the_start(workload.model)
-    session = Session(workload, loop, make_scaler(loop), known_bad, births, Ranks(group, team.strategy))
+    session = Session(workload, loop, make_scaler(loop), known_bad, births, ranks)
     at_start = attributes_of(session) if save_repro else {}
     with ExitStack() as stack:
         source = stack.enter_context(closing(workload.windows(settings.accumulate)))

@@ -33,7 +33,15 @@ class Ranks:
     @property
     def is_local(self) -> bool:
         """Whether what a rank does between two synchronisations of gradients needs no other rank."""
-        return all(isinstance(module, DistributedDataParallel) for module in self.strategy.modules)
+        modules = self.strategy.modules
+        if self.strategy.name == "none":
+            return True
+        return bool(modules) and all(isinstance(module, DistributedDataParallel) for module in modules)
+
+    @property
+    def splits_tensors(self) -> bool:
+        """Whether ranks share the work on one batch: a value then comes from others within a forward pass."""
+        return self.strategy.name != "none" and self.strategy.degree < self.group.size
 
     def any_of(self, *flags: bool) -> tuple[bool, ...]:
         """Each flag, set where it is on any rank."""

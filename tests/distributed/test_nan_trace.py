@@ -8,6 +8,7 @@ import pytest
 
 from gradcheck_cli.config import Settings
 from gradcheck_cli.drive.ranks.group import ALONE, Group
+from gradcheck_cli.errors import TargetError
 from gradcheck_cli.pipeline.nan_tracing import nan_trace
 from gradcheck_cli.records import Report
 from gradcheck_cli.tape import NanTrace
@@ -96,3 +97,14 @@ def test_one_epoch_is_the_same_on_all_ranks(ranks: Pool) -> None:
     """24 batches are 6 for each of 4 ranks."""
     reports = ranks(4, traced, settings("ddp", "none", steps=100, one_epoch=True))
     assert trace_of(reports).steps == 6
+
+
+def refused(group: Group) -> str:
+    with pytest.raises(TargetError) as caught:
+        nan_trace("tests.distributed.targets:split", Settings(steps=6, device="cpu"), group=group)
+    return caught.value.message
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_ranks_that_split_tensors_are_refused_in_words(ranks: Pool, size: int) -> None:
+    assert all("split tensors" in message for message in ranks(size, refused))

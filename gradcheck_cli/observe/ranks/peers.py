@@ -124,10 +124,9 @@ class RankPeers:
 
     def _note(self, draft: Draft, values: Values) -> None:
         own = [values.pop(name) for name in [name for name in values if name.startswith("own.")]]
-        if not own and not (
-            self._modules or len(self._shards.all)
-        ):  # nobody synchronises: all gradients are the rank's
-            own = [values["statistics"]] if "statistics" in values else []
+        is_alone = not (self._modules or len(self._shards.all))
+        if is_alone and "statistics" in values:  # nobody synchronises: all gradients are the rank's own
+            own = [values["statistics"]]
         table = np.concatenate(own) if own else np.full((1, 6), np.nan)
         seconds, syncs = draft.own or (float("nan"), -1.0)
         norm, nonfinite = float(np.sqrt(np.square(table[:, 0]).sum())), float(table[:, 5].sum())

@@ -27,8 +27,8 @@ showed it, and the ranks are those unlike rank 0 in it. One error if it is all t
 outermost module of which all parameters differ, or for a parameter next to others that do not, and one for those whose
 names differ by their numbers only. One warning for buffers, where parameters do not all differ. Running means and
 variances of normalisation layers (`running_mean`, `running_var`) are information: each rank updates them with its own
-batches, also where all is well. Shards are not compared, nor are buffers that DistributedDataParallel broadcasts before
-each forward pass. Not evaluated with one rank or without a check.
+batches, also where all is well. Shards are not compared, nor are torch's own batch norms' statistics, nor buffers that
+DistributedDataParallel broadcasts before each forward pass. Not evaluated with one rank or without a check.
 """
 
 from __future__ import annotations
