@@ -66,6 +66,11 @@ class DeviceReducer:
             table.index_add_(0, self._owners(pieces), rows.square().sum(1))
         return table.sqrt()
 
+    def changes(self, before: Sequence[Tensor], now: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """(n,) and (n,) on the device, see `numerics.Reducer.changes`."""
+        torch._foreach_sub_(list(before), list(now))
+        return self.norms(before), torch.stack([largest_of(tensor) for tensor in now])
+
     def _column(self, numbers: list[int]) -> Tensor:
         return torch.tensor(numbers, dtype=self._dtype).to(self._device, non_blocking=True)
 
@@ -96,6 +101,13 @@ class DeviceReducer:
             sums.index_add_(0, owners, table.to(self._dtype))
             sums.select(1, 2).index_add_(0, of_pieces, -padding)
         return sums, largest
+
+
+def largest_of(tensor: Tensor) -> Tensor:
+    """The largest magnitude, 0-d; 0 for an empty tensor."""
+    values = tensor.abs() if tensor.is_complex() else tensor
+    low, high = torch.aminmax(values if values.numel() else values.new_zeros(1))
+    return torch.maximum(-low, high)
 
 
 def first_of(values: Tensor) -> Tensor:

@@ -7,10 +7,10 @@ stay on their device, and so does the answer to whether the script has divided i
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.amp import GradScaler
@@ -19,24 +19,12 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from gradcheck_cli.observe.audit.gradients import Gradients, Marks
 from gradcheck_cli.observe.audit.losses import mark_scaled, read_loss
-from gradcheck_cli.observe.packs import Pending
 from gradcheck_cli.observe.transfer import Value
 from gradcheck_cli.observe.watched import Watched
 from gradcheck_cli.records import Floats
 
 SCALED_COLUMNS = 4
 """Norm, mean, std and max_abs; a scale does not change the fraction of zeros, nor how many are not finite."""
-
-
-@dataclass
-class Unscaled(Pending):
-    """Results that are to be divided by a 0-d tensor."""
-
-    by: Tensor
-
-    def settle(self) -> Floats:
-        """The results; reduces all steps that wait, this one and others."""
-        return super().settle() / divisors(self.by.double(), self.results.ndim).numpy()  # type: ignore[no-any-return]
 
 
 class Gradient:
@@ -170,10 +158,11 @@ def without(value: Value, by: Tensor | None) -> Value:
     """Statistics (n, 6), or norms (n,), of gradients that are divided by a 0-d tensor."""
     if by is None:
         return value
-    if isinstance(value, Pending):
-        return Unscaled(value.results, value.packs, by)
-    assert isinstance(value, Tensor)
-    return value / divisors(by.to(value, non_blocking=True), value.dim())
+    if isinstance(value, Tensor):
+        return value / divisors(by.to(value, non_blocking=True), value.dim())
+    assert isinstance(value, np.ndarray)  # gradients, and the scale, on the CPU
+    unscaled: Floats = value / divisors(by.double(), value.ndim).numpy()
+    return unscaled
 
 
 def divisors(by: Tensor, dimensions: int) -> Tensor:

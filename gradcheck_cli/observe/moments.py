@@ -2,67 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from math import isfinite, sqrt
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gradcheck_cli.records import Bools, Floats
+from gradcheck_cli.observe.native.library import Sums
+from gradcheck_cli.records import Floats
 
-Again = Callable[[int, int], Tensor]
 
+def statistics_of(sums: Sums, values: Tensor, count: int) -> Floats:
+    """(6,): norm, mean, std, max |x|, zero fraction and number of non-finite elements.
 
-@dataclass(frozen=True)
-class Moments:
-    """Sums over the elements of n tensors in some steps: `count` of shape (n,), the others (steps, n).
-
-    `count` is the number of elements, `total` the sum of x, `squares` of x^2, `largest` the maximum of |x|, `zeros`
-    the number of exact zeros.
+    From sums over the `values` of a tensor of `count` elements, the others of which are 0; where sums do not suffice,
+    the values are looked at once more.
     """
-
-    count: Floats
-    total: Floats
-    squares: Floats
-    largest: Floats
-    zeros: Floats
-
-
-def statistics_of(moments: Moments, again: Again) -> Floats:
-    """(steps, n, 6): norm, mean, std, max |x|, zero fraction and number of non-finite elements.
-
-    Where sums do not suffice, the elements `again(step, tensor)` are looked at once more.
-    """
-    count, squares = moments.count, moments.squares
-    statistics = np.zeros((*squares.shape, 6))
-    mean = np.divide(moments.total, count, out=statistics[..., 1])
-    mean_squares = mean * mean
-    variance = squares / count - mean_squares
-    np.sqrt(squares, out=statistics[..., 0])
-    np.sqrt(variance, out=statistics[..., 2])
-    statistics[..., 3] = moments.largest
-    np.divide(moments.zeros, count, out=statistics[..., 4])
+    total, squares, largest, zeros = sums
+    elements = max(count, 1)
+    mean = total / elements
+    variance = squares / elements - mean * mean
+    row = np.array([sqrt(squares) if squares >= 0 else squares, mean, 0.0, largest, zeros / elements, 0.0])
     # In float64, E[x^2] - E[x]^2 keeps six digits only while it is above 1e-7 of E[x]^2.
-    sound = (variance > 1e-7 * mean_squares) & in_range(squares)
-    for step, tensor in np.argwhere(~sound).tolist():
-        correct(statistics[step, tensor], again(step, tensor), int(count[tensor]))
-    return statistics
+    if variance > 1e-7 * mean * mean and in_range(squares):
+        row[2] = sqrt(variance)
+    else:
+        row[2] = np.nan if not isfinite(squares) else 0.0
+        correct(row, values, count)
+    return row
 
 
-def norms_of(squares: Floats, again: Again) -> Floats:
-    """(steps, n): the L2 norms from sums of squares (steps, n); see `statistics_of` for `again`."""
-    norms: Floats = np.sqrt(squares)
-    for step, tensor in np.argwhere(~in_range(squares)).tolist():
-        values = again(step, tensor)
-        if values.any() and values.isfinite().all():
-            norms[step, tensor] = exact(values)[0]
-    return norms
+def norm_of(squares: float, values: Tensor) -> float:
+    """The L2 norm from the sum of the squares of the values."""
+    if not in_range(squares) and values.any() and values.isfinite().all():
+        return exact(values)[0]
+    return sqrt(squares) if squares >= 0 else squares
 
 
-def in_range(squares: Floats) -> Bools:
-    """Where a sum of squares is finite, and large enough for float64 to have lost none of its terms."""
-    return (squares > 1e-280) & (squares < 1e300)
+def in_range(squares: float) -> bool:
+    """Whether a sum of squares is finite, and large enough for float64 to have lost none of its terms."""
+    return 1e-280 < squares < 1e300
 
 
 def correct(statistics: Floats, values: Tensor, count: int) -> None:

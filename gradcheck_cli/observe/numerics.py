@@ -39,6 +39,10 @@ class Reducer(Protocol):
         """(n,) float64: the L2 norm of each tensor."""
         ...
 
+    def changes(self, before: Sequence[Tensor], now: Sequence[Tensor]) -> tuple[Value, Value]:
+        """(n,) the L2 norm of each difference, (n,) the largest magnitude in `now`; `before` may be overwritten."""
+        ...
+
 
 def reducer_for(device: torch.device) -> Reducer:
     """The reducer for tensors on `device`."""

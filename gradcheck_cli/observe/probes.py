@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from gradcheck_cli.observe.signals.sampling import mean_square, thin, zero_fraction
-from gradcheck_cli.observe.signals.tallies import Tallies, Term
+from gradcheck_cli.observe.native.library import read
+from gradcheck_cli.observe.signals.sampling import Term, mean_square, thin, widened, zero_fraction
+from gradcheck_cli.observe.signals.tallies import Tallies
 from gradcheck_cli.observe.squares import sum_of_squares
 
 
@@ -19,8 +20,9 @@ class Probes:
     """Forward hooks on `modules` between `attach` and `detach`, which add what they see to the tallies.
 
     Sums of squares of each output, and of the loss gradient with respect to it, with the number of elements behind
-    those of all calls, in calling order; and from samples, of each call, what `measure_layer` gives. Calls without
-    gradients are no training, unless `is_inside` says that they are part of a call with (gradient checkpointing).
+    those of all calls, in calling order; and of each call the mean square of the input, the mean of the output and the
+    fraction of zeros in it. Calls without gradients are no training, unless `is_inside` says that they are part of a
+    call with (gradient checkpointing).
     """
 
     def __init__(self, modules: Sequence[nn.Module], tallies: Tallies, is_inside: Callable[[], bool]) -> None:
@@ -50,10 +52,11 @@ class Probes:
             if torch.compiler.is_compiling() or not (torch.is_grad_enabled() or is_inside()):
                 return
             began = perf_counter()
-            with torch.no_grad(), torch._C.DisableTorchFunction():
+            with torch._C.DisableTorchFunction():
+                returned = list(floating_tensors(output))
                 if torch._C._current_graph_task_id() == -1:  # else gradient checkpointing, inside backward
-                    self._look(index, args, output)
-                for tensor in floating_tensors(output):
+                    self._look(index, args, returned)
+                for tensor in returned:
                     if tensor.requires_grad:
                         handle = tensor.register_hook(on_gradient)  # type: ignore[no-untyped-call]
                         if tensor.is_leaf:  # a parameter handed out as it is: its hook would outlive the step
@@ -62,32 +65,46 @@ class Probes:
 
         return after_forward
 
-    def _look(self, index: int, args: Any, output: Any) -> None:
-        layer = measure_layer(args, output)
-        if layer:
-            self._tallies.add_to(f"layer.{index}", layer)
-        for tensor in floating_tensors(output):
-            self._tallies.add_to(f"output.{index}", (sum_of_squares(tensor),))
+    def _look(self, index: int, args: Any, returned: list[Tensor]) -> None:
+        for number, tensor in enumerate(returned):
+            squares, mean, zeros = describe(tensor)
+            self._tallies.add_to(f"output.{index}", (squares,))
             self.output_numel[index] = self.output_numel.get(index, 0) + tensor.numel()
+            if number == 0 and mean is not None:
+                self._tallies.add_to(f"layer.{index}", (input_square(args), mean, zeros))
 
     def _gradient_hook(self, index: int) -> Any:
         def on_gradient(gradient: Tensor) -> None:
             began = perf_counter()
-            self._tallies.add_to(f"gradient.{index}", (sum_of_squares(gradient.detach()),))
+            sums = read(gradient)
+            squares = sum_of_squares(gradient.detach()) if sums is None else sums[1]
+            self._tallies.add_to(f"gradient.{index}", (squares,))
             self.gradient_numel[index] = self.gradient_numel.get(index, 0) + gradient.numel()
             self.seconds += perf_counter() - began
 
         return on_gradient
 
 
-def measure_layer(args: Any, output: Any) -> tuple[Term, Term, Term] | None:
-    """Mean square of the input, mean of the output, fraction of zeros in it: of samples, if there is an output."""
-    given, returned = next(floating_tensors(args), None), next(floating_tensors(output), None)
-    if returned is None or not returned.is_floating_point() or not returned.numel():
-        return None
-    values = thin(returned)
-    square = None if given is None or not given.numel() else mean_square(given)
-    return square, (values if values.element_size() >= 4 else values.float()).mean(), zero_fraction(values)
+def describe(tensor: Tensor) -> tuple[Term, Term, Term]:
+    """Sum of squares of an output; mean and fraction of zeros, none of a complex or empty one.
+
+    Those two are of a sample where all can't be read at once.
+    """
+    sums, numel = read(tensor), tensor.numel()
+    if sums is not None and numel:
+        return sums[1], sums[0] / numel, sums[3] / numel
+    detached = tensor.detach()
+    squares = sum_of_squares(detached)
+    if not tensor.is_floating_point() or not numel:
+        return squares, None, None
+    values = thin(detached)
+    return squares, widened(values).mean(), zero_fraction(values)
+
+
+def input_square(args: Any) -> Term:
+    """The mean square of what a layer was given; none where it was given no numbers."""
+    given = next(floating_tensors(args), None)
+    return None if given is None or not given.numel() else mean_square(given)
 
 
 def floating_tensors(output: Any) -> Iterator[Tensor]:

@@ -98,7 +98,7 @@ class Store:
         if "updates" in values:
             with np.errstate(all="ignore"):
                 ratio = np.where(row.weights > 0, values["updates"] / row.weights, NAN)
-            largest = np.maximum(-values["low"], values["high"])
+            largest = values["largest"]
         scale = float(values.get("scale", 1.0))
         heard = draft.layout.unpack(values.get("numbers", NOTHING))
         output = self._root_means({p: (heard.pop(f"output.{p}"), n) for p, n in draft.output_numel.items()})

@@ -8,10 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradcheck_cli.observe.packs import Pending
 from gradcheck_cli.records import Floats
 
-Value = Tensor | Pending | Floats | float
+Value = Tensor | Floats | float
 
 
 def to_host(values: Sequence[Value]) -> list[Floats]:
@@ -30,8 +29,6 @@ def to_host(values: Sequence[Value]) -> list[Floats]:
 
 def on_host(value: Value) -> Floats:
     """A value that is here already, as an array."""
-    if isinstance(value, Pending):
-        return value.settle()
     return np.asarray(value.detach().double() if isinstance(value, Tensor) else value, dtype=np.float64)
 
 

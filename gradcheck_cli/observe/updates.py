@@ -20,15 +20,7 @@ class Updates:
         self._reducer = reducer
 
     def measure(self) -> dict[str, Value]:
-        """`updates` (n,): L2 norm of each parameter's change; `low` and `high` (n,): its extremes after it."""
+        """`updates` (n,): L2 norm of each parameter's change; `largest` (n,): the magnitude of its largest element."""
         with torch.no_grad():
-            torch._foreach_sub_(self._before, self._parameters)
-            low, high = zip(*map(extremes_of, self._parameters), strict=True)
-            return {"updates": self._reducer.norms(self._before), "low": torch.stack(low), "high": torch.stack(high)}
-
-
-def extremes_of(parameter: Tensor) -> tuple[Tensor, Tensor]:
-    """Smallest and largest element, of the magnitudes if complex, as 0-d tensors; 0 for an empty tensor."""
-    values = parameter.abs() if parameter.is_complex() else parameter
-    low, high = torch.aminmax(values if values.numel() else values.new_zeros(1))
-    return low, high
+            updates, largest = self._reducer.changes(self._before, self._parameters)
+            return {"updates": updates, "largest": largest}

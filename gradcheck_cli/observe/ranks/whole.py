@@ -28,7 +28,7 @@ class Whole:
         table = self._shards.add(table)
         for column, (one, name, rows) in enumerate(places):
             one[name] = table[rows, column] if name in ("dot", "square") else np.sqrt(table[rows, column])
-        self._put_extremes(values)
+        self._put_largest(values)
 
     def _put_statistics(self, drafts: Sequence[Draft], values: Sequence[Values]) -> None:
         tables = np.zeros((len(drafts), len(self._shards.counts), 6))
@@ -47,15 +47,13 @@ class Whole:
             rows.update(dot=everything, square=everything)
             yield from ((one, name, rows[name]) for name in rows if name in one)
 
-    def _put_extremes(self, values: Sequence[Values]) -> None:
-        probed = [one for one in values if "low" in one]
+    def _put_largest(self, values: Sequence[Values]) -> None:
+        probed = [one for one in values if "largest" in one]
         if not probed:
             return
-        empty = self._shards.counts[self._trainable] == 0
-        table = np.full((len(self._shards.counts), 2 * len(probed)), -np.inf)
+        table = np.zeros((len(self._shards.counts), len(probed)))
         for number, one in enumerate(probed):
-            table[self._trainable, 2 * number] = np.where(empty, -np.inf, -one["low"])
-            table[self._trainable, 2 * number + 1] = np.where(empty, -np.inf, one["high"])
+            table[self._trainable, number] = one["largest"]
         table = self._shards.largest(table)
         for number, one in enumerate(probed):
-            one["low"], one["high"] = -table[self._trainable, 2 * number], table[self._trainable, 2 * number + 1]
+            one["largest"] = table[self._trainable, number]

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gradcheck_cli.observe.signals.sampling import thin, zero_fraction
-from gradcheck_cli.observe.signals.tallies import Term
+from gradcheck_cli.observe.signals.sampling import Term, thin, zero_fraction
 
 RECTIFYING = frozenset({"relu", "relu6"})
 UNIT_SAMPLE = 1 << 16

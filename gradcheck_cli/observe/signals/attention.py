@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradcheck_cli.observe.signals.sampling import every, first
-from gradcheck_cli.observe.signals.tallies import Term
+from gradcheck_cli.observe.signals.sampling import Term, every, first
 
 EXAMPLES, HEADS, QUERIES = 2, 16, 64
 HIDDEN = -5e3

@@ -6,8 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gradcheck_cli.observe.signals.sampling import every, first, mean_square
-from gradcheck_cli.observe.signals.tallies import Term
+from gradcheck_cli.observe.signals.sampling import Term, every, first, mean_square
 
 CONTAINERS = (nn.ModuleList, nn.Sequential)
 EXAMPLES, TOKENS = 4, 64

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from gradcheck_cli.observe.native import library
+from gradcheck_cli.observe.native.library import is_direct
 from gradcheck_cli.observe.signals.sampling import thin
 from gradcheck_cli.observe.transfer import Value
+from gradcheck_cli.records import Bools
 
 MOST = 1 << 12
 
@@ -32,10 +36,27 @@ class GradientPairs:
         now_lengths, now = sample(gradients)
         if lengths != now_lengths:
             return {}
-        counts = torch.tensor(lengths, device=now.device)
-        pairs = {"dot": before * now, "square": torch.addcmul(before * before, now, now) / 2}
-        missing = counts == 0
-        return {name: summed(values, counts).masked_fill(missing, torch.nan) for name, values in pairs.items()}
+        pairs = products(before, now, lengths)
+        missing = np.array(lengths) == 0
+        return {name: put_nan(values, missing) for name, values in pairs.items()}
+
+
+def products(before: Tensor, now: Tensor, lengths: list[int]) -> dict[str, Value]:
+    """`dot` and `square` of runs of these lengths: the inner product, and half the sum of both squared norms."""
+    if library.COMPILED and is_direct(before) and is_direct(now):
+        apart, dot = library.COMPILED.compare(torch.split(before, lengths), torch.split(now, lengths)).T
+        with np.errstate(all="ignore"):
+            return {"dot": dot, "square": np.square(apart) / 2 + dot}
+    counts = torch.tensor(lengths, device=now.device)
+    square = torch.addcmul(before * before, now, now) / 2
+    return {"dot": summed(before * now, counts), "square": summed(square, counts)}
+
+
+def put_nan(values: Value, missing: Bools) -> Value:
+    """The same values (n,), NaN where one is missing."""
+    if isinstance(values, Tensor):
+        return values.masked_fill(torch.from_numpy(missing).to(values.device), torch.nan)
+    return np.where(missing, np.nan, values)
 
 
 def sample(gradients: Sequence[Tensor | None]) -> tuple[list[int], Tensor]:

@@ -8,8 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from gradcheck_cli.observe.signals.blocks import first_tensor
-from gradcheck_cli.observe.signals.sampling import every, thin
-from gradcheck_cli.observe.signals.tallies import Term
+from gradcheck_cli.observe.signals.sampling import Term, every, thin
 
 ROWS = 512
 

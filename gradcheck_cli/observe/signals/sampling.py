@@ -5,7 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gradcheck_cli.observe.native.library import read
+
 MOST = 1 << 14
+Term = Tensor | float | None
+"""A number that may still be on the device, 0-d; None where there is none to tell."""
 
 
 def thin(tensor: Tensor, most: int = MOST, keep: tuple[int, ...] = ()) -> Tensor:
@@ -34,14 +38,22 @@ def first(tensor: Tensor, dim: int, most: int) -> Tensor:
     return tensor.narrow(dim, 0, min(most, tensor.shape[dim]))
 
 
-def zero_fraction(values: Tensor) -> Tensor:
-    """How much of a tensor is exactly 0, 0-d."""
-    return 1 - torch.count_nonzero(values) / values.numel()
+def zero_fraction(values: Tensor) -> Term:
+    """How much of a tensor is exactly 0."""
+    sums = read(values)
+    return 1 - torch.count_nonzero(values) / values.numel() if sums is None else sums[3] / values.numel()
 
 
-def mean_square(tensor: Tensor) -> Tensor:
-    """Mean of |x|^2 of a sample, 0-d float32 (float64 where the tensor is)."""
+def mean_square(tensor: Tensor) -> Tensor | float:
+    """Mean of |x|^2, of a sample where all can't be read at once."""
+    sums = read(tensor)
+    if sums is not None:
+        return sums[1] / tensor.numel()
     values = thin(tensor.detach())
     values = values.abs() if values.is_complex() else values
-    values = values if values.element_size() >= 4 else values.float()
-    return values.square().mean()
+    return widened(values).square().mean()
+
+
+def widened(values: Tensor) -> Tensor:
+    """The same numbers in float32 or better."""
+    return values if values.element_size() >= 4 else values.float()

@@ -10,11 +10,9 @@ import torch
 from torch import Tensor
 
 from gradcheck_cli.observe.signals.recurrence import positions
+from gradcheck_cli.observe.signals.sampling import Term
 from gradcheck_cli.observe.transfer import Value
 from gradcheck_cli.records import Floats
-
-Term = Tensor | None
-"""A number that may still be on the device, 0-d; None where there is none to tell."""
 
 
 @dataclass
@@ -88,13 +86,13 @@ class Tallies:
         return values, layout
 
 
-def gathered(numbers: list[Tensor]) -> Value:
+def gathered(numbers: list[Tensor | float]) -> Value:
     """All of them in one vector, without waiting for a device: on an accelerator, if there is one among them."""
-    devices = {number.device for number in numbers}
+    devices = {number.device for number in numbers if isinstance(number, Tensor)}
     home = next((device for device in devices if device.type != "cpu"), None)
     if home is None:
-        return np.array([number.item() for number in numbers])
-    return torch.stack([number.to(home, non_blocking=True) for number in numbers])
+        return np.array([float(number) for number in numbers])
+    return torch.stack([torch.as_tensor(number).to(home, non_blocking=True) for number in numbers])
 
 
 def averaged(terms: list[Tensor]) -> Tensor:

@@ -1,0 +1,1 @@
+"""Reductions in C, which read each number once."""

@@ -1,0 +1,109 @@
+"""The compiled reductions, for tensors whose memory they can read as it lies there.
+
+A wheel, and an installation from source where a C compiler is found, have them; `COMPILED` is None elsewhere, and
+`host_numerics` does the same with calls of torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ctypes import CDLL, POINTER, c_double, c_int64, c_void_p
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from gradcheck_cli.records import Floats
+
+NARROW = (torch.float32, torch.bfloat16, torch.float16)
+PATH = Path(__file__).with_name("_reductions.so")
+Sums = tuple[float, float, float, float]
+
+
+class Reductions:
+    """Each reads all elements once and adds in float64. Every tensor must be one that `is_direct` accepts."""
+
+    def __init__(self, library: CDLL) -> None:
+        arrays, sizes, out = POINTER(c_void_p), POINTER(c_int64), c_void_p
+        self._describe, self._norms = library.describe, library.norms
+        self._compare, self._moments_of = library.compare, library.moments_of
+        self._describe.argtypes = self._norms.argtypes = [arrays, sizes, c_int64, out]
+        self._compare.argtypes = [arrays, arrays, sizes, c_int64, out]
+        self._moments_of.argtypes = [c_void_p, c_int64, POINTER(c_double)]
+        self._moments_of.restype = self._describe.restype = self._norms.restype = self._compare.restype = None
+
+    def describe(self, tensors: Sequence[Tensor]) -> Floats:
+        """(n, 6) float64: the COLUMNS of `numerics` of each tensor."""
+        out = np.empty((len(tensors), 6))
+        self._describe(addresses(tensors), sizes(tensors), len(tensors), out.ctypes.data)
+        return out
+
+    def norms(self, tensors: Sequence[Tensor]) -> Floats:
+        """(n,) float64: the L2 norm of each tensor."""
+        out = np.empty(len(tensors))
+        self._norms(addresses(tensors), sizes(tensors), len(tensors), out.ctypes.data)
+        return out
+
+    def compare(self, tensors: Sequence[Tensor], others: Sequence[Tensor]) -> Floats:
+        """(n, 2) float64: the L2 norm of each difference, and each inner product, of tensors of the same sizes."""
+        out = np.empty((len(tensors), 2))
+        self._compare(addresses(tensors), addresses(others), sizes(tensors), len(tensors), out.ctypes.data)
+        return out
+
+    def moments_of(self, tensor: Tensor) -> Sums:
+        """Sum, sum of squares, largest magnitude (NaN if one is) and number of zeros."""
+        out = (c_double * 4)()
+        self._moments_of(tensor.data_ptr(), tensor.numel(), out)
+        total, squares, largest, zeros = out
+        return total, squares, largest, zeros
+
+
+def addresses(tensors: Sequence[Tensor]) -> object:
+    """Where each begins, for C."""
+    return (c_void_p * len(tensors))(*[tensor.data_ptr() for tensor in tensors])
+
+
+def sizes(tensors: Sequence[Tensor]) -> object:
+    """How many elements each has, for C."""
+    return (c_int64 * len(tensors))(*[tensor.numel() for tensor in tensors])
+
+
+def is_direct(tensor: Tensor) -> bool:
+    """Whether its numbers lie in this machine's memory one after another, float32, and not as a subclass keeps them."""
+    kind = type(tensor)
+    if (kind is not Tensor and kind is not Parameter) or tensor.dtype is not torch.float32 or not tensor.is_cpu:
+        return False
+    if tensor.layout is not torch.strided or not tensor.is_contiguous():
+        return False
+    return not tensor.is_neg() and not tensor._is_zerotensor()
+
+
+def as_direct(tensor: Tensor) -> Tensor | None:
+    """The same numbers as they can be read: itself, or a copy; None where that isn't compiled or would lose digits."""
+    if COMPILED is None:
+        return None
+    if is_direct(tensor):
+        return tensor
+    if not tensor.is_cpu or tensor.dtype not in NARROW or tensor.layout is not torch.strided:
+        return None
+    straight = tensor.detach().to(torch.float32).contiguous().resolve_neg()
+    return straight if is_direct(straight) else None
+
+
+def read(tensor: Tensor) -> Sums | None:
+    """`Reductions.moments_of` a tensor; None for one that can't be read directly."""
+    straight = as_direct(tensor)
+    return None if straight is None or COMPILED is None else COMPILED.moments_of(straight)
+
+
+def load(path: Path) -> Reductions | None:
+    """The reductions of a compiled file; None where it is absent, of another machine or of another version."""
+    try:
+        return Reductions(CDLL(str(path)))
+    except (OSError, AttributeError):
+        return None
+
+
+COMPILED = load(PATH)
