@@ -29,7 +29,9 @@ def to_host(values: Sequence[Value]) -> list[Floats]:
 
 def on_host(value: Value) -> Floats:
     """A value that is here already, as an array."""
-    return np.asarray(value.detach().double() if isinstance(value, Tensor) else value, dtype=np.float64)
+    if isinstance(value, Tensor):
+        return np.asarray(value.detach().double() if value.dim() else value.item(), dtype=np.float64)
+    return np.asarray(value, dtype=np.float64)
 
 
 def transfer_together(indices: Sequence[int], tensors: Sequence[Tensor]) -> dict[int, Floats]:

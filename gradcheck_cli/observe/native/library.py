@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from ctypes import CDLL, POINTER, c_double, c_int64, c_void_p
+from itertools import accumulate
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from gradcheck_cli.records import Floats
+from gradcheck_cli.records import Floats, Ints
 
 NARROW = (torch.float32, torch.bfloat16, torch.float16)
 PATH = Path(__file__).with_name("_reductions.so")
@@ -29,10 +31,18 @@ class Reductions:
         arrays, sizes, out = POINTER(c_void_p), POINTER(c_int64), c_void_p
         self._describe, self._norms = library.describe, library.norms
         self._compare, self._moments_of = library.compare, library.moments_of
+        self._sample, self._sharpness = library.sample, library.sharpness
+        self._find_active, self._variation = library.find_active, library.variation
+        self._find_active.argtypes = [c_void_p, c_int64, c_int64, c_int64, out]
+        self._variation.argtypes = [c_void_p, c_int64, c_int64, out]
+        self._sample.argtypes = [arrays, sizes, sizes, c_int64, out]
+        self._sharpness.argtypes = [c_void_p, c_void_p, c_int64, c_int64, c_int64, out]
         self._describe.argtypes = self._norms.argtypes = [arrays, sizes, c_int64, out]
         self._compare.argtypes = [arrays, arrays, sizes, c_int64, out]
         self._moments_of.argtypes = [c_void_p, c_int64, POINTER(c_double)]
-        self._moments_of.restype = self._describe.restype = self._norms.restype = self._compare.restype = None
+        for function in vars(self).values():
+            function.restype = None
+        self._variation.restype = c_double
 
     def describe(self, tensors: Sequence[Tensor]) -> Floats:
         """(n, 6) float64: the COLUMNS of `numerics` of each tensor."""
@@ -52,6 +62,46 @@ class Reductions:
         self._compare(addresses(tensors), addresses(others), sizes(tensors), len(tensors), out.ctypes.data)
         return out
 
+    def compare_runs(self, ones: Tensor, others: Tensor, lengths: Sequence[int]) -> Floats:
+        """The same of runs of these lengths in two tensors."""
+        starts = [4 * start for start in accumulate(lengths, initial=0)][:-1]
+        count, out = len(lengths), np.empty((len(lengths), 2))
+        runs = [
+            (c_void_p * count)(*[base + start for start in starts]) for base in (ones.data_ptr(), others.data_ptr())
+        ]
+        self._compare(*runs, (c_int64 * count)(*lengths), count, out.ctypes.data)
+        return out
+
+    def find_active(self, tensor: Tensor, dim: int) -> Tensor:
+        """(units,) bool: which units along a dimension are anywhere other than 0."""
+        units, inner = tensor.shape[dim], prod(tensor.shape[dim + 1 :])
+        out = torch.empty(units, dtype=torch.bool)
+        self._find_active(tensor.data_ptr(), tensor.numel() // (units * inner), units, inner, out.data_ptr())
+        return out
+
+    def variation(self, rows: Tensor) -> float:
+        """The standard deviation across (examples, ...) over the RMS; 0 where all are 0."""
+        means = np.empty(rows.numel() // len(rows))
+        return float(self._variation(rows.data_ptr(), len(rows), len(means), means.ctypes.data))
+
+    def sample(self, tensors: Sequence[Tensor], most: int) -> tuple[list[int], Tensor]:
+        """Up to `most` elements of each tensor at even distances: how many of each, and all of them, float32."""
+        steps = [step_of(tensor.numel(), most) for tensor in tensors]
+        lengths = [-(-tensor.numel() // step) for tensor, step in zip(tensors, steps, strict=True)]
+        out, count = torch.empty(sum(lengths)), len(tensors)
+        self._sample(addresses(tensors), sizes(tensors), (c_int64 * count)(*steps), count, out.data_ptr())
+        return lengths, out
+
+    def sharpness(self, logits: Tensor, limits: Ints) -> Floats:
+        """(queries, 2) float64 of logits (..., n, keys): of each query, the standard deviation over the keys that it
+        sees, and the entropy of its softmax over the log of their number. limits (n,): the first so many; fewer than
+        two give NaN.
+        """
+        keys = logits.shape[-1]
+        out = np.empty((logits.numel() // keys, 2))
+        self._sharpness(logits.data_ptr(), limits.ctypes.data, len(limits), len(out), keys, out.ctypes.data)
+        return out
+
     def moments_of(self, tensor: Tensor) -> Sums:
         """Sum, sum of squares, largest magnitude (NaN if one is) and number of zeros."""
         out = (c_double * 4)()
@@ -68,6 +118,12 @@ def addresses(tensors: Sequence[Tensor]) -> object:
 def sizes(tensors: Sequence[Tensor]) -> object:
     """How many elements each has, for C."""
     return (c_int64 * len(tensors))(*[tensor.numel() for tensor in tensors])
+
+
+def step_of(numel: int, most: int) -> int:
+    """The distance of a sample's elements; odd, so that it doesn't fall on the same column of every row."""
+    step = -(-numel // most)
+    return step | 1 if step > 1 else 1
 
 
 def is_direct(tensor: Tensor) -> bool:

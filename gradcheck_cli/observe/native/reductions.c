@@ -147,6 +147,59 @@ void compare(const float *const *arrays, const float *const *others, const int64
   for (int64_t i = 0; i < count; i++) out[2 * i] = sqrt(apart(arrays[i], others[i], sizes[i], out + 2 * i + 1));
 }
 
+/* Every steps[i]-th element of each array, one array after another. */
+void sample(const float *const *arrays, const int64_t *sizes, const int64_t *steps, int64_t count, float *out) {
+  for (int64_t i = 0; i < count; i++)
+    for (int64_t at = 0; at < sizes[i]; at += steps[i]) *out++ = arrays[i][at];
+}
+
+/* Of each query, how far apart its logits lie, as a standard deviation, and the entropy of its softmax over the log of
+   the number of keys that it sees: the first limits[i % period]. `logits` has shape (queries, keys), `out` (queries, 2),
+   NaN for a query that sees fewer than two. */
+void sharpness(const float *logits, const int64_t *limits, int64_t period, int64_t queries, int64_t keys, double *out) {
+  for (int64_t i = 0; i < queries; i++, logits += keys, out += 2) {
+    int64_t seen = limits[i % period];
+    float top = logits[0];
+    double total = 0, around = 0, weights = 0, moment = 0;
+    for (int64_t k = 0; k < seen; k++) {
+      top = logits[k] > top ? logits[k] : top;
+      total += logits[k];
+    }
+    for (int64_t k = 0; k < seen; k++) {
+      double centred = logits[k] - total / seen, shifted = logits[k] - top, weight = expf(logits[k] - top);
+      around += centred * centred;
+      weights += weight;
+      moment += weight * shifted;
+    }
+    out[0] = seen > 1 ? sqrt(around / seen) : NAN;
+    out[1] = seen > 1 ? (log(weights) - moment / weights) / log(seen) : NAN;
+  }
+}
+
+/* Which units of an array of shape (outer, units, inner) are anywhere other than 0; out has shape (units,). */
+void find_active(const float *array, int64_t outer, int64_t units, int64_t inner, uint8_t *out) {
+  for (int64_t u = 0; u < units; u++) out[u] = 0;
+  for (int64_t o = 0; o < outer; o++)
+    for (int64_t u = 0; u < units; u++)
+      for (int64_t i = 0; i < inner; i++, array++) out[u] |= *array != 0;
+}
+
+/* Standard deviation across the rows of an array of shape (rows, columns), over its RMS; 0 where all is 0. `means` has
+   room for (columns,). */
+double variation(const float *array, int64_t rows, int64_t columns, double *means) {
+  double total = squared(array, rows * columns), around = 0;
+  for (int64_t k = 0; k < columns; k++) means[k] = 0;
+  for (int64_t i = 0; i < rows; i++)
+    for (int64_t k = 0; k < columns; k++) means[k] += array[i * columns + k];
+  for (int64_t k = 0; k < columns; k++) means[k] /= rows;
+  for (int64_t i = 0; i < rows; i++)
+    for (int64_t k = 0; k < columns; k++) {
+      double step = array[i * columns + k] - means[k];
+      around += step * step;
+    }
+  return total == 0 ? 0 : sqrt(around / total);
+}
+
 /* out[4]: sum, sum of squares, largest magnitude and number of zeros of one array. */
 void moments_of(const float *array, int64_t size, double *out) {
   moments sums = measured(array, size);

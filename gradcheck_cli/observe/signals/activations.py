@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from gradcheck_cli.observe.native import library
+from gradcheck_cli.observe.native.library import as_direct
 from gradcheck_cli.observe.signals.sampling import Term, thin, zero_fraction
 
 RECTIFYING = frozenset({"relu", "relu6"})
@@ -91,8 +93,14 @@ def note_activity(known: Activity | None, output: Tensor, unit_dim: int) -> Acti
     """What is known with this output added; None where units can't be told: one dimension, or their number varies."""
     if output.dim() < 2 or (known and known.units != output.shape[unit_dim]):
         return known
-    values = thin(output.detach(), UNIT_SAMPLE, keep=(0, unit_dim))
     known = known or Activity(output.shape[unit_dim])
-    others = [dim for dim in range(output.dim()) if dim != unit_dim]
-    known.calls.append((values.sum(others) != 0, output.shape[0]))  # nothing is below 0; a NaN is no sign of death
+    known.calls.append((find_active(thin(output.detach(), UNIT_SAMPLE, keep=(0, unit_dim)), unit_dim), output.shape[0]))
     return known
+
+
+def find_active(values: Tensor, unit_dim: int) -> Tensor:
+    """(units,) bool: which gave something above 0; nothing is below, and a NaN is no sign of death."""
+    straight = as_direct(values)
+    if straight is not None and library.COMPILED:
+        return library.COMPILED.find_active(straight, unit_dim)
+    return values.sum([dim for dim in range(values.dim()) if dim != unit_dim]) != 0

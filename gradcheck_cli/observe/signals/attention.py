@@ -6,10 +6,14 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from gradcheck_cli.observe.native import library
+from gradcheck_cli.observe.native.library import is_direct
 from gradcheck_cli.observe.signals.sampling import Term, every, first
+from gradcheck_cli.records import Floats, Ints
 
 EXAMPLES, HEADS, QUERIES = 2, 16, 64
 HIDDEN = -5e3
@@ -31,6 +35,8 @@ def measure_products(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[
     scale = given.get("scale") or 1 / math.sqrt(query.shape[-1])
     queries = some_rows(some(query)).float()
     products = scale * (queries @ keys_for(queries, query, key).transpose(-1, -2))
+    if mask is None and library.COMPILED and is_direct(products):
+        return summarise(library.COMPILED.sharpness(products, limits_of(query, key, bool(given.get("is_causal")))))
     bias = torch.zeros_like(products)
     if given.get("is_causal"):
         bias = add_mask(bias, causal_mask(query, key))
@@ -38,6 +44,22 @@ def measure_products(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[
         bias = add_mask(bias, some_rows(some(align(mask.detach(), query.dim()))))
     seen = (bias > HIDDEN) & (bias > bias.amax(-1, keepdim=True) - GAP)
     return measure(products, products + bias, seen)
+
+
+def limits_of(query: Tensor, key: Tensor, is_causal: bool) -> Ints:
+    """How many keys some of the queries see, the first ones: all, or up to their own number."""
+    queries, keys = query.shape[-2], key.shape[-2]
+    chosen = np.arange(0, queries, max(1, queries // QUERIES))
+    return np.minimum(chosen + 1, keys) if is_causal else np.full(len(chosen), keys)
+
+
+def summarise(sharpness: Floats) -> tuple[float, float]:
+    """Mean of the deviations, median of the entropies, of (queries, 2); NaN where no query sees two keys."""
+    known = sharpness[~np.isnan(sharpness[:, 0])]
+    if not len(known):
+        return math.nan, math.nan
+    middle = (len(known) - 1) // 2
+    return float(known[:, 0].mean()), float(np.partition(known[:, 1], middle)[middle])
 
 
 def keys_for(queries: Tensor, query: Tensor, key: Tensor) -> Tensor:

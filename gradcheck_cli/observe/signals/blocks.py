@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf, nan
 from typing import Any
 
 from torch import Tensor, nn
@@ -30,9 +31,16 @@ def measure_block(given: Tensor | None, output: Tensor, tokens_first: bool) -> t
     """Mean square of the output, that of what the block added over it, cosine similarity of tokens."""
     own = mean_square(output)
     same = given is not None and given.shape == output.shape and given.dtype == output.dtype
-    added = mean_square(output.detach() - given.detach()) / own if same and given is not None else None
+    added = divided(mean_square(output.detach() - given.detach()), own) if same and given is not None else None
     cosine = token_cosine(output.transpose(0, 1) if tokens_first else output) if output.dim() == 3 else None
     return own, added, cosine
+
+
+def divided(part: Tensor | float, whole: Tensor | float) -> Term:
+    """The quotient; infinite or NaN where the whole is 0, as torch has it."""
+    if isinstance(part, float) and whole == 0:
+        return inf if part > 0 else nan
+    return part / whole
 
 
 def token_cosine(output: Tensor) -> Term:

@@ -12,7 +12,6 @@ from gradcheck_cli.observe.native import library
 from gradcheck_cli.observe.native.library import is_direct
 from gradcheck_cli.observe.signals.sampling import thin
 from gradcheck_cli.observe.transfer import Value
-from gradcheck_cli.records import Bools
 
 MOST = 1 << 12
 
@@ -37,14 +36,13 @@ class GradientPairs:
         if lengths != now_lengths:
             return {}
         pairs = products(before, now, lengths)
-        missing = np.array(lengths) == 0
-        return {name: put_nan(values, missing) for name, values in pairs.items()}
+        return {name: put_nan(values, lengths) for name, values in pairs.items()} if 0 in lengths else pairs
 
 
 def products(before: Tensor, now: Tensor, lengths: list[int]) -> dict[str, Value]:
     """`dot` and `square` of runs of these lengths: the inner product, and half the sum of both squared norms."""
     if library.COMPILED and is_direct(before) and is_direct(now):
-        apart, dot = library.COMPILED.compare(torch.split(before, lengths), torch.split(now, lengths)).T
+        apart, dot = library.COMPILED.compare_runs(before, now, lengths).T
         with np.errstate(all="ignore"):
             return {"dot": dot, "square": np.square(apart) / 2 + dot}
     counts = torch.tensor(lengths, device=now.device)
@@ -52,8 +50,9 @@ def products(before: Tensor, now: Tensor, lengths: list[int]) -> dict[str, Value
     return {"dot": summed(before * now, counts), "square": summed(square, counts)}
 
 
-def put_nan(values: Value, missing: Bools) -> Value:
-    """The same values (n,), NaN where one is missing."""
+def put_nan(values: Value, lengths: list[int]) -> Value:
+    """The same values (n,), NaN where a run has no elements."""
+    missing = np.array(lengths) == 0
     if isinstance(values, Tensor):
         return values.masked_fill(torch.from_numpy(missing).to(values.device), torch.nan)
     return np.where(missing, np.nan, values)
@@ -61,10 +60,14 @@ def put_nan(values: Value, missing: Bools) -> Value:
 
 def sample(gradients: Sequence[Tensor | None]) -> tuple[list[int], Tensor]:
     """How many elements of each gradient are taken, 0 of those that are absent, sparse or complex; and all of them."""
+    found = [g for g in gradients if g is not None]
+    if library.COMPILED and all(map(is_direct, found)):
+        taken, values = library.COMPILED.sample(found, MOST)
+        lengths = iter(taken)
+        return [0 if g is None else next(lengths) for g in gradients], values
     parts = [thin(g.detach(), MOST).reshape(-1).float() if is_plain(g) else None for g in gradients]  # type: ignore[union-attr]
-    lengths = [0 if part is None else part.numel() for part in parts]
-    found = [part for part in parts if part is not None]
-    return lengths, torch.cat(found) if found else torch.zeros(0)
+    plain = [part for part in parts if part is not None]
+    return [0 if part is None else part.numel() for part in parts], torch.cat(plain) if plain else torch.zeros(0)
 
 
 def is_plain(gradient: Tensor | None) -> bool:

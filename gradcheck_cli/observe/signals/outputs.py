@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
+from gradcheck_cli.observe.native import library
+from gradcheck_cli.observe.native.library import as_direct
 from gradcheck_cli.observe.signals.blocks import first_tensor
 from gradcheck_cli.observe.signals.sampling import Term, every, thin
 
@@ -39,9 +42,13 @@ def input_variation(given: Tensor | None, output: Tensor) -> Term:
     return variation(every(given.detach(), 0, max(1, given.shape[0] // ROWS)))
 
 
-def variation(rows: Tensor) -> Tensor:
+def variation(rows: Tensor) -> Term:
     """Standard deviation across the rows over the RMS, of a sample of their elements; 0 where all are 0."""
-    values = thin(rows, keep=(0,)).flatten(1).float()
+    values = thin(rows, keep=(0,))
+    straight = as_direct(values)
+    if straight is not None and library.COMPILED:
+        return library.COMPILED.variation(straight)
+    values = values.flatten(1).float()
     square = values.square().mean()
     return ((values - values.mean(0)).square().mean() / square).sqrt().masked_fill(square == 0, 0.0)
 
@@ -51,4 +58,6 @@ def same_class(rows: Tensor, scores: int) -> Term:
     if scores < 2:
         return None
     best = rows.argmax(1)
+    if type(best) is Tensor and best.is_cpu:
+        return float(np.bincount(best.numpy()).max() / len(best))
     return (best.unsqueeze(1) == best).sum(1).amax() / len(best)
