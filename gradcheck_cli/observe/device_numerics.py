@@ -38,6 +38,7 @@ class DeviceReducer:
         self._device = device
         self._dtype = torch.float32 if device.type == "mps" else torch.float64
 
+    @torch.no_grad()
     def measure(self, tensors: Sequence[Tensor]) -> Tensor:
         """(n, 6) float64 on the device, see `numerics.Reducer.measure`."""
         values = [stored_values(tensor).reshape(-1) for tensor in tensors]
@@ -57,6 +58,7 @@ class DeviceReducer:
             [squares.sqrt(), mean, variance.sqrt(), largest, (zeros + implicit) / counts, nonfinite], dim=1
         )
 
+    @torch.no_grad()
     def norms(self, tensors: Sequence[Tensor]) -> Tensor:
         """(n,) float64 on the device: L2 norms."""
         values = [stored_values(tensor).reshape(-1) for tensor in tensors]
@@ -66,6 +68,7 @@ class DeviceReducer:
             table.index_add_(0, self._owners(pieces), rows.square().sum(1))
         return table.sqrt()
 
+    @torch.no_grad()
     def changes(self, before: Sequence[Tensor], now: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """(n,) and (n,) on the device, see `numerics.Reducer.changes`."""
         torch._foreach_sub_(list(before), list(now))

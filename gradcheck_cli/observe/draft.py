@@ -22,7 +22,7 @@ class Draft:
     """
 
     probing: bool
-    losses: list[Tensor] = field(default_factory=list)
+    losses: list[Tensor | float] = field(default_factory=list)
     lr: Sequence[float | Tensor] = ()
     values: dict[str, Value] = field(default_factory=dict)
     present: Sequence[int] = ()
@@ -44,8 +44,17 @@ class Draft:
             self.values["loss"] = added(self.losses)
 
 
-def added(terms: Sequence[Tensor]) -> Tensor:
+def value_of(loss: Tensor) -> Tensor | float:
+    """A loss as it is now; a number where that makes nobody wait for a device."""
+    return loss.item() if type(loss) is Tensor and loss.is_cpu and loss.numel() == 1 else loss.detach()
+
+
+def added(terms: Sequence[Tensor | float]) -> Tensor | float:
     """The sum of 0-d tensors, in float32 or better; a single one as it is."""
     if len(terms) == 1:
         return terms[0]
-    return torch.stack([term if term.dtype is torch.float64 else term.float() for term in terms]).sum()
+    home = next((term.device for term in terms if isinstance(term, Tensor)), None)
+    if home is None:
+        return sum(terms)
+    tensors = [term if isinstance(term, Tensor) else torch.tensor(term, device=home) for term in terms]
+    return torch.stack([term if term.dtype is torch.float64 else term.float() for term in tensors]).sum()

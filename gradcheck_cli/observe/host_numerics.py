@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gradcheck_cli.observe.moments import norm_of, statistics_of
 from gradcheck_cli.observe.native import library
-from gradcheck_cli.observe.native.library import Sums, is_direct, read
+from gradcheck_cli.observe.native.library import Sums, are_direct, read
 from gradcheck_cli.observe.values import stored_values
 from gradcheck_cli.records import Floats
 
@@ -22,24 +22,27 @@ class HostReducer:
 
     def measure(self, tensors: Sequence[Tensor]) -> Floats:
         """(n, 6), see `numerics.Reducer.measure`."""
-        if library.COMPILED and all(map(is_direct, tensors)):
+        if library.COMPILED and are_direct(tensors):
             return library.COMPILED.describe(tensors)
         return np.array([measure_one(tensor) for tensor in tensors]).reshape(len(tensors), 6)
 
     def norms(self, tensors: Sequence[Tensor]) -> Floats:
         """(n,), see `numerics.Reducer.norms`."""
-        if library.COMPILED and all(map(is_direct, tensors)):
+        if library.COMPILED and are_direct(tensors):
             return library.COMPILED.norms(tensors)
         return np.array([norm_one(tensor) for tensor in tensors], dtype=np.float64)
 
     def changes(self, before: Sequence[Tensor], now: Sequence[Tensor]) -> tuple[Floats, Floats]:
         """(n,) and (n,), see `numerics.Reducer.changes`."""
-        if library.COMPILED and all(map(is_direct, [*before, *now])):
+        if library.COMPILED and are_direct([*before, *now]):
             return library.COMPILED.compare(before, now)[:, 0], library.COMPILED.describe(now)[:, 3]
         largest = [moments_of(stored_values(tensor))[2] for tensor in now]
-        return self.norms([old - new for old, new in zip(before, now, strict=True)]), np.array(largest)
+        return self.norms([old.detach() - new.detach() for old, new in zip(before, now, strict=True)]), np.array(
+            largest
+        )
 
 
+@torch.no_grad()
 def measure_one(tensor: Tensor) -> Floats:
     """(6,) of any tensor."""
     values = stored_values(tensor)
@@ -48,12 +51,14 @@ def measure_one(tensor: Tensor) -> Floats:
     return statistics_of((*sums[:3], zeros), values, tensor.numel())
 
 
+@torch.no_grad()
 def norm_one(tensor: Tensor) -> float:
     """The L2 norm of any tensor."""
     values = stored_values(tensor)
     return norm_of(moments_of(values)[1], values)
 
 
+@torch.no_grad()
 def moments_of(values: Tensor) -> Sums:
     """Sum, sum of squares, largest magnitude (NaN if one is) and number of zeros of a strided real tensor."""
     known = read(values)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
-from gradcheck_cli.observe.draft import Draft
+from gradcheck_cli.observe.draft import Draft, value_of
 from gradcheck_cli.observe.hooks import observed
 from gradcheck_cli.observe.inputs import B, Inputs
 from gradcheck_cli.observe.instruments import Instruments
@@ -131,7 +131,7 @@ class Recorder:
         reentrant = torch._C._current_graph_task_id() != -1  # gradient checkpointing, inside a backward
         if not reentrant and not (self._updating and self.draft.measured):  # a closure may be called again and again
             _, unscaled = self._unscaled.pop(id(loss), (loss, loss))
-            self.draft.losses.append(unscaled.detach())
+            self.draft.losses.append(value_of(unscaled))
             self.instruments.end_first_pass()
 
     @timed
@@ -194,13 +194,12 @@ class Recorder:
         gradients = self._tensors.gradients()
         present = [i for i, gradient in enumerate(gradients) if gradient is not None]
         self.draft.present = self._present = self._present if present == self._present else present  # one list
-        with torch.no_grad():
-            if present:
-                self.draft.values["statistics"] = self._reducer.measure([g for g in gradients if g is not None])
-            self.draft.values["weights"] = self._reducer.norms(self._tensors.trainable_values())
-            self.draft.values.update(self._pairs.compare(gradients))
-            if self.draft.probing:
-                self._pairs.hold(gradients)
+        if present:
+            self.draft.values["statistics"] = self._reducer.measure([g for g in gradients if g is not None])
+        self.draft.values["weights"] = self._reducer.norms(self._tensors.trainable_values())
+        self.draft.values.update(self._pairs.compare(gradients))
+        if self.draft.probing:
+            self._pairs.hold(gradients)
         self.draft.measured = True
 
     def _measure_before_update(self) -> None:
@@ -244,5 +243,4 @@ class Recorder:
         self._drafts, self._flushed = [], perf_counter()
 
     def _norms(self) -> Floats:
-        with torch.no_grad():
-            return self.peers.whole_norms(to_host([self._reducer.norms(self._tensors.values())])[0])
+        return self.peers.whole_norms(to_host([self._reducer.norms(self._tensors.values())])[0])

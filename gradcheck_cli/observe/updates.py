@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from gradcheck_cli.observe.numerics import Reducer
@@ -21,6 +20,5 @@ class Updates:
 
     def measure(self) -> dict[str, Value]:
         """`updates` (n,): L2 norm of each parameter's change; `largest` (n,): the magnitude of its largest element."""
-        with torch.no_grad():
-            updates, largest = self._reducer.changes(self._before, self._parameters)
-            return {"updates": updates, "largest": largest}
+        updates, largest = self._reducer.changes(self._before, self._parameters)
+        return {"updates": updates, "largest": largest}

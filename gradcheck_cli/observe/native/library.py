@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from ctypes import CDLL, POINTER, c_double, c_int64, c_void_p
 from itertools import accumulate
 from math import prod
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,9 @@ from torch.nn import Parameter
 from gradcheck_cli.records import Floats, Ints
 
 NARROW = (torch.float32, torch.bfloat16, torch.float16)
+PLAIN = frozenset((Tensor, Parameter))
+KIND = attrgetter("dtype", "layout", "is_cpu")
+DIRECT = frozenset([(torch.float32, torch.strided, True)])
 PATH = Path(__file__).with_name("_reductions.so")
 Sums = tuple[float, float, float, float]
 
@@ -112,12 +116,12 @@ class Reductions:
 
 def addresses(tensors: Sequence[Tensor]) -> object:
     """Where each begins, for C."""
-    return (c_void_p * len(tensors))(*[tensor.data_ptr() for tensor in tensors])
+    return (c_void_p * len(tensors))(*map(Tensor.data_ptr, tensors))
 
 
 def sizes(tensors: Sequence[Tensor]) -> object:
     """How many elements each has, for C."""
-    return (c_int64 * len(tensors))(*[tensor.numel() for tensor in tensors])
+    return (c_int64 * len(tensors))(*map(Tensor.numel, tensors))
 
 
 def step_of(numel: int, most: int) -> int:
@@ -128,12 +132,20 @@ def step_of(numel: int, most: int) -> int:
 
 def is_direct(tensor: Tensor) -> bool:
     """Whether its numbers lie in this machine's memory one after another, float32, and not as a subclass keeps them."""
-    kind = type(tensor)
-    if (kind is not Tensor and kind is not Parameter) or tensor.dtype is not torch.float32 or not tensor.is_cpu:
-        return False
-    if tensor.layout is not torch.strided or not tensor.is_contiguous():
+    if type(tensor) not in PLAIN or KIND(tensor) not in DIRECT or not tensor.is_contiguous():
         return False
     return not tensor.is_neg() and not tensor._is_zerotensor()
+
+
+def are_direct(tensors: Sequence[Tensor]) -> bool:
+    """Whether `is_direct` accepts each; many at a time, without a Python call for each."""
+    return (
+        PLAIN.issuperset(map(type, tensors))
+        and DIRECT.issuperset(map(KIND, tensors))
+        and all(map(Tensor.is_contiguous, tensors))
+        and not any(map(Tensor.is_neg, tensors))
+        and not any(map(Tensor._is_zerotensor, tensors))
+    )
 
 
 def as_direct(tensor: Tensor) -> Tensor | None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gradcheck_cli.observe.native import library
-from gradcheck_cli.observe.native.library import is_direct
+from gradcheck_cli.observe.native.library import are_direct, is_direct
 from gradcheck_cli.observe.signals.sampling import thin
 from gradcheck_cli.observe.transfer import Value
 
@@ -61,7 +61,7 @@ def put_nan(values: Value, lengths: list[int]) -> Value:
 def sample(gradients: Sequence[Tensor | None]) -> tuple[list[int], Tensor]:
     """How many elements of each gradient are taken, 0 of those that are absent, sparse or complex; and all of them."""
     found = [g for g in gradients if g is not None]
-    if library.COMPILED and all(map(is_direct, found)):
+    if library.COMPILED and are_direct(found):
         taken, values = library.COMPILED.sample(found, MOST)
         lengths = iter(taken)
         return [0 if g is None else next(lengths) for g in gradients], values
