@@ -34,6 +34,7 @@ from gradcheck_cli.observe.updates import Updates
 from gradcheck_cli.records import Floats, Recording, RunInfo, Series
 
 FLUSH_EVERY = 16
+ON_HOST = 256  # there, nobody waits for a transfer, and steps are quicker stored many at a time
 FLUSH_SECONDS = 0.1
 
 
@@ -55,6 +56,7 @@ class Recorder:
         self._pairs = GradientPairs()
         device, self.peers = described[0][1].device, self._settings.peers
         self._reducer, self._on_host = reducer_for(device), device.type == "cpu"
+        self._flush_every = ON_HOST if self._on_host and self.peers.is_alone else FLUSH_EVERY
         self.peers.prepare(self._tensors.tensors, len(self.instruments.probed))
         weights = measure_weights(described, {info.name: module for info, module in self._modules})
         norms, probed = self._norms(), [self._modules[i][0].name for i in self.instruments.probed]
@@ -225,7 +227,7 @@ class Recorder:
         draft.overhead, self.overhead = self.overhead, 0.0
         self._drafts.append(draft)
         self.taken += 1
-        if len(self._drafts) == FLUSH_EVERY or (self.peers.is_alone and self.is_awaited):
+        if len(self._drafts) >= self._flush_every or (self.peers.is_alone and self.is_awaited):
             self.flush()
         self._begin_step()
 

@@ -29,6 +29,8 @@ from gradcheck_cli.records import (
 )
 from gradcheck_cli.signals import WeightSignals
 
+PLACES = {name: place - len(SERIES) for place, name in enumerate(SERIES)}
+"""Where the newest value of each series stands, from the end of all."""
 Listener = Callable[[Draft, Sequence[float], Row, ProbeRow | None], None]
 """Hears of each step: its draft, its values of SERIES, its row, and what was probed if it was."""
 
@@ -64,7 +66,7 @@ class Store:
 
     def latest(self, name: str) -> float:
         """The newest value of a series; NaN before the first step."""
-        return self._series[list(SERIES).index(name) - len(SERIES)] if self.steps else NAN
+        return self._series[PLACES[name]] if self.steps else NAN
 
     def take(self, drafts: Sequence[Draft]) -> None:
         """Bring drafts over from the device, in one transfer, and append their steps up to the one that is the last."""

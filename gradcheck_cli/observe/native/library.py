@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from ctypes import CDLL, POINTER, c_double, c_int64, c_void_p
-from itertools import accumulate
+from dataclasses import dataclass
 from math import prod
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,30 +51,20 @@ class Reductions:
 
     def describe(self, tensors: Sequence[Tensor]) -> Floats:
         """(n, 6) float64: the COLUMNS of `numerics` of each tensor."""
-        out = np.empty((len(tensors), 6))
-        self._describe(addresses(tensors), sizes(tensors), len(tensors), out.ctypes.data)
+        places, out = places_of(tensors), np.empty((len(tensors), 6))
+        self._describe(places.begin, places.length, len(out), out.ctypes.data)
         return out
 
-    def norms(self, tensors: Sequence[Tensor]) -> Floats:
+    def norms(self, places: Places) -> Floats:
         """(n,) float64: the L2 norm of each tensor."""
-        out = np.empty(len(tensors))
-        self._norms(addresses(tensors), sizes(tensors), len(tensors), out.ctypes.data)
+        out = np.empty(len(places.sizes))
+        self._norms(places.begin, places.length, len(out), out.ctypes.data)
         return out
 
-    def compare(self, tensors: Sequence[Tensor], others: Sequence[Tensor]) -> Floats:
+    def compare(self, ones: Places, others: Places) -> Floats:
         """(n, 2) float64: the L2 norm of each difference, and each inner product, of tensors of the same sizes."""
-        out = np.empty((len(tensors), 2))
-        self._compare(addresses(tensors), addresses(others), sizes(tensors), len(tensors), out.ctypes.data)
-        return out
-
-    def compare_runs(self, ones: Tensor, others: Tensor, lengths: Sequence[int]) -> Floats:
-        """The same of runs of these lengths in two tensors."""
-        starts = [4 * start for start in accumulate(lengths, initial=0)][:-1]
-        count, out = len(lengths), np.empty((len(lengths), 2))
-        runs = [
-            (c_void_p * count)(*[base + start for start in starts]) for base in (ones.data_ptr(), others.data_ptr())
-        ]
-        self._compare(*runs, (c_int64 * count)(*lengths), count, out.ctypes.data)
+        out = np.empty((len(ones.sizes), 2))
+        self._compare(ones.begin, others.begin, ones.length, len(out), out.ctypes.data)
         return out
 
     def find_active(self, tensor: Tensor, dim: int) -> Tensor:
@@ -90,10 +81,11 @@ class Reductions:
 
     def sample(self, tensors: Sequence[Tensor], most: int) -> tuple[list[int], Tensor]:
         """Up to `most` elements of each tensor at even distances: how many of each, and all of them, float32."""
-        steps = [step_of(tensor.numel(), most) for tensor in tensors]
-        lengths = [-(-tensor.numel() // step) for tensor, step in zip(tensors, steps, strict=True)]
-        out, count = torch.empty(sum(lengths)), len(tensors)
-        self._sample(addresses(tensors), sizes(tensors), (c_int64 * count)(*steps), count, out.data_ptr())
+        places = places_of(tensors)
+        steps = [step_of(size, most) for size in places.sizes]
+        lengths = [-(-size // step) for size, step in zip(places.sizes, steps, strict=True)]
+        out = torch.empty(sum(lengths))
+        self._sample(places.begin, places.length, (c_int64 * len(steps))(*steps), len(steps), out.data_ptr())
         return lengths, out
 
     def sharpness(self, logits: Tensor, limits: Ints) -> Floats:
@@ -114,14 +106,29 @@ class Reductions:
         return total, squares, largest, zeros
 
 
-def addresses(tensors: Sequence[Tensor]) -> object:
-    """Where each begins, for C."""
-    return (c_void_p * len(tensors))(*map(Tensor.data_ptr, tensors))
+@dataclass(frozen=True)
+class Places:
+    """Where tensors begin and how many elements they have, also for C."""
+
+    addresses: Sequence[int]
+    sizes: Sequence[int]
+    begin: Any = None
+    length: Any = None
+
+    def are_those_of(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether tensors that were here still are."""
+        return [*map(Tensor.data_ptr, tensors)] == self.addresses and [*map(Tensor.numel, tensors)] == self.sizes
 
 
-def sizes(tensors: Sequence[Tensor]) -> object:
-    """How many elements each has, for C."""
-    return (c_int64 * len(tensors))(*map(Tensor.numel, tensors))
+def places_of(tensors: Sequence[Tensor]) -> Places:
+    """Where they are now."""
+    return places_at([*map(Tensor.data_ptr, tensors)], [*map(Tensor.numel, tensors)])
+
+
+def places_at(addresses: list[int], sizes: list[int]) -> Places:
+    """The same by numbers."""
+    count = len(addresses)
+    return Places(addresses, sizes, (c_void_p * count)(*addresses), (c_int64 * count)(*sizes))
 
 
 def step_of(numel: int, most: int) -> int:

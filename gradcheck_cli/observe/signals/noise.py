@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gradcheck_cli.observe.native import library
-from gradcheck_cli.observe.native.library import are_direct, is_direct
+from gradcheck_cli.observe.native.library import Places, are_direct, is_direct, places_at
 from gradcheck_cli.observe.signals.sampling import thin
 from gradcheck_cli.observe.transfer import Value
 
@@ -42,12 +43,18 @@ class GradientPairs:
 def products(before: Tensor, now: Tensor, lengths: list[int]) -> dict[str, Value]:
     """`dot` and `square` of runs of these lengths: the inner product, and half the sum of both squared norms."""
     if library.COMPILED and is_direct(before) and is_direct(now):
-        apart, dot = library.COMPILED.compare_runs(before, now, lengths).T
+        apart, dot = library.COMPILED.compare(*(runs_in(tensor, lengths) for tensor in (before, now))).T
         with np.errstate(all="ignore"):
             return {"dot": dot, "square": np.square(apart) / 2 + dot}
     counts = torch.tensor(lengths, device=now.device)
     square = torch.addcmul(before * before, now, now) / 2
     return {"dot": summed(before * now, counts), "square": summed(square, counts)}
+
+
+def runs_in(tensor: Tensor, lengths: list[int]) -> Places:
+    """Where runs of these lengths are in a float32 tensor."""
+    starts = accumulate(lengths, initial=0)
+    return places_at([tensor.data_ptr() + 4 * start for start, _ in zip(starts, lengths, strict=False)], lengths)
 
 
 def put_nan(values: Value, lengths: list[int]) -> Value:
