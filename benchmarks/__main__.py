@@ -56,11 +56,8 @@ def scripts() -> list[Row]:
     """The same steps in a script that `gradcheck profile` runs: nobody says which model and which optimizer."""
     rows = []
     for make in RUNS:
-        torch.manual_seed(0)
-        run = make()
-        run = replace(run, steps=max(run.steps, SCRIPT_STEPS))
-        compared = compare_under(run, script_watch, 7)
-        rows.append((run.name, "script under profile / bare step", compared, AIMS.get(run.name, "")))
+        compared = compare_scripts(make, script_watch, 7)
+        rows.append((name := make().name, "script under profile / bare step", compared, AIMS.get(name, "")))
     return rows
 
 
@@ -71,14 +68,21 @@ def script_watch() -> Iterator[None]:
         yield
 
 
-def compare_under(run: Run, watch: Callable[[], AbstractContextManager[None]], rounds: int) -> Comparison:
-    """Rounds with and without, in turn. The first step, in which the model is found, is not timed."""
-    first = next(iter(run.batches))
+def compare_scripts(
+    make: Callable[[], Run], watch: Callable[[], AbstractContextManager[None]], rounds: int
+) -> Comparison:
+    """Rounds with and without, in turn, each of which makes its model and its optimizer, as a script does.
+
+    The first step, in which they are found, is not timed.
+    """
     seconds: tuple[list[float], list[float]] = ([], [])
     for number in range(rounds + 1):
         for which in (0, 1) if number % 2 == 0 else (1, 0):
             with watch() if which else nullcontext():
-                run.train_step(first)
+                torch.manual_seed(0)
+                run = make()
+                run = replace(run, steps=max(run.steps, SCRIPT_STEPS))
+                run.train_step(next(iter(run.batches)))
                 began = perf_counter()
                 run.train()
                 seconds[which].append(perf_counter() - began)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from math import isfinite
 from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from gradcheck_cli.observe.draft import Draft
+from gradcheck_cli.observe.native.library import read
 from gradcheck_cli.observe.transfer import Value
 
 
@@ -59,7 +61,7 @@ class Inputs:
     def _look_at(self, path: str, tensor: Tensor, index: int) -> None:
         if tensor.device.type != "cpu":
             self._nonfinite.append((~torch.isfinite(tensor)).sum())
-        elif tensor.numel() and not all(map(torch.isfinite, torch.aminmax(tensor.detach()))):
+        elif tensor.numel() and not is_finite(tensor.detach()):
             bad = ~torch.isfinite(tensor)
             first = torch.nonzero(bad)[0].tolist()
             value = tensor[tuple(first)].item()
@@ -68,6 +70,12 @@ class Inputs:
                 (f"batch {index}: " if index >= 0 else "")
                 + f"{int(bad.sum())} of {bad.numel()} elements of {path}, the first {value} at {first}"
             )
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether all elements of a tensor on the CPU are."""
+    sums = read(tensor)
+    return all(map(torch.isfinite, torch.aminmax(tensor))) if sums is None else isfinite(sums[2])
 
 
 def floating_tensors(value: Any, path: str) -> Iterator[tuple[str, Tensor]]:

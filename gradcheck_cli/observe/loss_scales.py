@@ -74,6 +74,7 @@ class Gradient:
         before, now = self._sample.look()
         if before is None or now is None:
             return self.scale
+        now, before = (one if isinstance(one, Tensor) else torch.tensor(one) for one in (now, before))
         same = ((now == before) | before.isnan()).all()
         scale = self.scale.to(now.device, non_blocking=True)
         return torch.where(same, scale, torch.ones_like(scale))

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from ctypes import string_at
 from weakref import ref
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from gradcheck_cli.observe.native.library import is_direct
+
 EACH = 2
 VALUES = 32
 
+Sample = Tensor | npt.NDArray[np.float32] | None
+"""Some elements (n,) float32, as an array where that makes nobody wait for a device."""
 Marks = tuple[tuple[int, int] | None, ...]
 
 
@@ -20,7 +27,7 @@ class Gradients:
 
     def __init__(self, optimizer: Optimizer, number: int) -> None:
         self.number = number
-        self.known: Tensor | None = None
+        self.known: Sample = None
         self._optimizer = ref(optimizer)
         self._sample: list[ref[Tensor]] = []
         self._weights: tuple[int, ...] = ()
@@ -45,10 +52,13 @@ class Gradients:
         """Identity and version of each sampled gradient: they differ after any call that changed it."""
         return tuple((id(g), g._version) if g is not None else None for g in self._gradients())
 
-    def values(self) -> Tensor | None:
+    def values(self) -> Sample:
         """A copy of some elements of the sampled gradients, on their device; None without any."""
+        gradients = [g for g in self._gradients() if g is not None]
+        if gradients and all(is_short(g) and is_direct(g) for g in gradients):
+            return np.frombuffer(b"".join(map(first_bytes, gradients)), dtype=np.float32)
         with torch.no_grad():
-            parts = [part for g in self._gradients() if g is not None and (part := few(g)) is not None]
+            parts = [part for g in gradients if (part := few(g)) is not None]
             return torch.cat(parts) if parts else None
 
     def choose(self) -> None:
@@ -69,7 +79,7 @@ class Gradients:
         """What the gradients are now is known."""
         self.known = self.values() if measured else None
 
-    def look(self) -> tuple[Tensor | None, Tensor | None]:
+    def look(self) -> tuple[Sample, Sample]:
         """What was known, and what the gradients are now, which is known from here on."""
         before, self.known = self.known, self.values()
         return before, self.known
@@ -93,6 +103,16 @@ class Gradients:
 def ends(tensors: list[Tensor]) -> list[Tensor]:
     """The first and the last."""
     return tensors[:1] + tensors[1:][-(EACH - 1) :]
+
+
+def is_short(gradient: Tensor) -> bool:
+    """Whether it is a vector with elements, of which the first are its sample."""
+    return gradient.dim() == 1 and gradient.numel() > 0
+
+
+def first_bytes(gradient: Tensor) -> bytes:
+    """The first elements of a float32 vector in this machine's memory."""
+    return string_at(gradient.data_ptr(), 4 * min(VALUES, gradient.numel()))
 
 
 def few(gradient: Tensor) -> Tensor | None:
