@@ -67,7 +67,7 @@ class Recorder:
         self._updates: Updates | None = None
         self._drafts: list[Draft] = []
         self._updating, self.taken, self.overhead = False, 0, 0.0
-        self._began = self._flushed = perf_counter()
+        self._began, self._flushed = perf_counter(), 0.0  # the first step is shown at once
         self._stack = ExitStack()
         self.max_norm: float | None = None
 

@@ -15,18 +15,30 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from gradcheck_cli.observe.device_numerics import DeviceReducer
 from gradcheck_cli.observe.host_numerics import HostReducer
+from gradcheck_cli.observe.native import library
 from gradcheck_cli.observe.numerics import Reducer, reducer_for
 from gradcheck_cli.observe.squares import sum_of_squares
 from gradcheck_cli.observe.transfer import to_host
 from gradcheck_cli.records import Floats
 
-REDUCERS = {"host": HostReducer, "device": lambda: DeviceReducer(torch.device("cpu"))}
+REDUCERS = {
+    "host": HostReducer,
+    "host without a compiler": HostReducer,
+    "device": lambda: DeviceReducer(torch.device("cpu")),
+}
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 @pytest.fixture(params=REDUCERS)
-def reducer(request: pytest.FixtureRequest) -> Reducer:
+def reducer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Reducer:
+    if request.param == "host without a compiler":
+        monkeypatch.setattr(library, "COMPILED", None)
     return REDUCERS[request.param]()
+
+
+def test_what_is_tested_here_is_compiled() -> None:
+    """Where a compiler is there, as on every machine that runs the suite."""
+    assert library.COMPILED is not None
 
 
 def reference(tensor: Tensor) -> Floats:
@@ -89,8 +101,11 @@ def test_fifty_million_elements() -> None:
     )
 )
 def test_any_values(values: np.ndarray) -> None:  # type: ignore[type-arg]
-    for make in REDUCERS.values():
-        assert_right(make(), [torch.from_numpy(values)])
+    for name, make in REDUCERS.items():
+        with pytest.MonkeyPatch.context() as patch:
+            if name == "host without a compiler":
+                patch.setattr(library, "COMPILED", None)
+            assert_right(make(), [torch.from_numpy(values)])
 
 
 def test_constants_have_no_spread(reducer: Reducer) -> None:
@@ -110,6 +125,8 @@ def test_spread_far_below_the_mean(reducer: Reducer) -> None:
         torch.randn(100, 300)[:, ::3],
         torch.randn(1).expand(50),
         torch.randn(500, 100).t(),
+        torch.imag(torch.randn(300, dtype=torch.complex64).conj()),  # torch notes the sign beside the numbers
+        torch.randn(9000)[1::2],
     ],
 )
 def test_any_layout(reducer: Reducer, tensor: Tensor) -> None:
@@ -155,12 +172,32 @@ def test_finite_values_never_give_an_infinite_norm(reducer: Reducer) -> None:
 
 
 def test_steps_do_not_mix(reducer: Reducer) -> None:
-    """Small tensors wait in packs: each step must get its own numbers, also when shapes change in between."""
+    """Each step must get its own numbers, also when shapes change in between."""
     steps = [[torch.randn(50) * (i + 1), torch.randn(7, 3)] for i in range(40)]
     steps.insert(20, [torch.randn(5)])
     pending = [reducer.measure(tensors) for tensors in steps]
     for tensors, result in zip(steps, to_host(pending), strict=True):
         np.testing.assert_allclose(result[:, 0], [float(t.double().norm()) for t in tensors], rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64, torch.complex64], ids=str)
+def test_changes_of_parameters(reducer: Reducer, dtype: torch.dtype) -> None:
+    before = [torch.randn(shape, dtype=dtype) for shape in [(40, 30), (7,), (0,)]]
+    now = [one + torch.randn_like(one) for one in before]
+    moved = [float((old - new).to(torch.complex128).norm()) for old, new in zip(before, now, strict=True)]
+    changes, largest = to_host(reducer.changes([one.clone() for one in before], now))
+    np.testing.assert_allclose(changes, moved, rtol=1e-6)
+    np.testing.assert_allclose(largest, [float(new.abs().max()) if new.numel() else 0.0 for new in now], rtol=1e-6)
+
+
+def test_parameters_that_move_are_found_again() -> None:
+    reducer, parameters = HostReducer(), [torch.nn.Parameter(torch.ones(50)), torch.nn.Parameter(torch.ones(5))]
+    assert to_host([reducer.norms(parameters)])[0][0] == pytest.approx(50**0.5)
+    for data in (torch.full((50,), 2.0), torch.full((3,), 2.0), torch.full((4,), 2.0).double(), torch.eye(4)[:, ::2]):
+        parameters[0].data = data
+        assert to_host([reducer.norms(parameters)])[0][0] == pytest.approx(float(data.norm()))
+    parameters[0].data = parameters[0].data[:1]
+    assert to_host([reducer.norms(parameters)])[0][0] == pytest.approx(1.0)
 
 
 def test_later_changes_of_a_gradient_do_not_reach_back(reducer: Reducer) -> None:
