@@ -8,6 +8,7 @@
 
 #define LANES 8
 #define COUNTED (1 << 24) /* lanes count in 32 bits */
+#define CHUNK 64
 #define MAX(a, b) (((a) & ((a) > (b))) | ((b) & ~((a) > (b))))
 
 /* On x86 with glibc, the loader picks the copy for the processor at hand. */
@@ -177,11 +178,15 @@ void sharpness(const float *logits, const int64_t *limits, int64_t period, int64
 }
 
 /* Which units of an array of shape (outer, units, inner) are anywhere other than 0; out has shape (units,). */
-void find_active(const float *array, int64_t outer, int64_t units, int64_t inner, uint8_t *out) {
+FOR_EACH_PROCESSOR void find_active(const float *array, int64_t outer, int64_t units, int64_t inner, uint8_t *out) {
   for (int64_t u = 0; u < units; u++) out[u] = 0;
   for (int64_t o = 0; o < outer; o++)
-    for (int64_t u = 0; u < units; u++)
-      for (int64_t i = 0; i < inner; i++, array++) out[u] |= *array != 0;
+    for (int64_t u = 0; u < units; u++, array += inner) {
+      int32_t seen = out[u];
+      for (int64_t i = 0; i < inner && !seen; i += CHUNK)
+        for (int64_t k = i; k < inner && k < i + CHUNK; k++) seen |= array[k] != 0;
+      out[u] = seen != 0;
+    }
 }
 
 /* Standard deviation across the rows of an array of shape (rows, columns), over its RMS; 0 where all is 0. `means` has

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gradcheck_cli.observe.native import library
-from gradcheck_cli.observe.native.library import as_direct
+from gradcheck_cli.observe.native.library import as_direct, read
 from gradcheck_cli.observe.signals.sampling import Term, thin, zero_fraction
 
 RECTIFYING = frozenset({"relu", "relu6"})
@@ -74,7 +74,10 @@ def refine(kind: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple
 
 
 def measure_activation(kind: str, output: Tensor, low: float, high: float, unit_dim: int) -> tuple[Term, Term]:
-    """The saturated fraction, none for relu, and the fraction of zeros, of a sample of the output."""
+    """The saturated fraction, none for relu, and the fraction of zeros; of a sample where all can't be read at once."""
+    sums = read(output) if kind == "relu" else None
+    if sums is not None:
+        return None, sums[3] / output.numel()
     values = thin(output.detach(), keep=(output.dim() - 1 if kind == "softmax" else unit_dim,))
     flat = find_flat(kind, values, low, high)
     return None if flat is None else torch.count_nonzero(flat) / flat.numel(), zero_fraction(values)
@@ -94,13 +97,17 @@ def note_activity(known: Activity | None, output: Tensor, unit_dim: int) -> Acti
     if output.dim() < 2 or (known and known.units != output.shape[unit_dim]):
         return known
     known = known or Activity(output.shape[unit_dim])
-    known.calls.append((find_active(thin(output.detach(), UNIT_SAMPLE, keep=(0, unit_dim)), unit_dim), output.shape[0]))
+    known.calls.append((find_active(output.detach(), unit_dim), output.shape[0]))
     return known
 
 
-def find_active(values: Tensor, unit_dim: int) -> Tensor:
-    """(units,) bool: which gave something above 0; nothing is below, and a NaN is no sign of death."""
-    straight = as_direct(values)
+def find_active(output: Tensor, unit_dim: int) -> Tensor:
+    """(units,) bool: which gave something above 0; nothing is below, and a NaN is no sign of death.
+
+    Of a sample where all can't be read at once.
+    """
+    straight = as_direct(output)
     if straight is not None and library.COMPILED:
         return library.COMPILED.find_active(straight, unit_dim)
+    values = thin(output, UNIT_SAMPLE, keep=(0, unit_dim))
     return values.sum([dim for dim in range(values.dim()) if dim != unit_dim]) != 0

@@ -11,17 +11,27 @@ from gradcheck_cli.signals import Site
 
 CALLS = 8
 CHANNELS_SECOND = ("Conv", "BatchNorm", "InstanceNorm", "GroupNorm", "SyncBatchNorm", "LazyConv")
+QUIET = frozenset(
+    {"linear", "conv", "batchnorm", "normalization", "container", "dropout", "flatten", "pooling", "sparse"}
+)
+SMOOTH = frozenset({nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU})
+OWN_KIND = {nn.ReLU: "relu", nn.Sigmoid: "sigmoid", nn.Tanh: "tanh"}
 
 
 @dataclass(frozen=True)
 class Role:
-    """What a module is: a function holds neither modules nor parameters, a layer only parameters."""
+    """What a module is: a function holds neither modules nor parameters, a layer only parameters.
+
+    `is_quiet`: its forward is torch's own and calls no function of `activations.KINDS` but that of its own `kind`.
+    """
 
     name: str
     module: nn.Module
     is_function: bool
     is_layer: bool
     channels_second: bool
+    is_quiet: bool
+    kind: str
 
 
 @dataclass
@@ -39,8 +49,8 @@ class Frames:
         self._open: list[Frame] = []
         self._channels_second = False
 
-    def __bool__(self) -> bool:
-        return bool(self._open)
+    def __len__(self) -> int:
+        return len(self._open)
 
     def enter(self, role: Role) -> None:
         """A module is called."""
@@ -88,4 +98,13 @@ def role_of(name: str, module: nn.Module) -> Role:
         is_function=not has_modules and not has_parameters,
         is_layer=has_parameters and not has_modules,
         channels_second=type(module).__name__.startswith(CHANNELS_SECOND),
+        is_quiet=is_quiet(module),
+        kind=OWN_KIND.get(type(module), ""),
     )
+
+
+def is_quiet(module: nn.Module) -> bool:
+    """Whether nothing need be heard of what it calls: what it does is known by its class alone."""
+    own = type(module).__module__.rpartition(".")
+    is_known = type(module) in OWN_KIND or type(module) in SMOOTH or (own[0] == "torch.nn.modules" and own[2] in QUIET)
+    return is_known and not (module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))

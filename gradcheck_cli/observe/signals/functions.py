@@ -68,6 +68,10 @@ class Functions(TorchFunctionMode):
         elif kind != "softmax" or is_last(dim_of(args, kwargs), output):
             self._activation(*refine(kind, args, kwargs), output)
 
+    def measure_activation(self, kind: str, output: Tensor) -> None:
+        """What an activation function that is a module returned, while its frame is open."""
+        self._activation(kind, 0.0, 0.0, output)
+
     def _activation(self, kind: str, low: float, high: float, output: Tensor) -> None:
         site = self._frames.site(kind)
         unit_dim = self._frames.unit_dim(output.dim())

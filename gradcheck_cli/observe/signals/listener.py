@@ -40,6 +40,7 @@ class Listener:
         self.lengths: dict[int, int] = {}
         self._cell_calls: dict[str, int] = {}
         self._first_pass = True
+        self._heard_from = 0  # so many frames were open when it began to hear of functions; 0 while it doesn't
         self.seconds = 0.0
         self._roles = {id(module): role_of(name, module) for name, module in eager}
         self._blocks = blocks_of([module for _, module in eager])
@@ -57,9 +58,8 @@ class Listener:
             handle.remove()
             _global_forward_hooks_with_kwargs.pop(handle.id, None)  # which torch's own handle forgets
         self._handles = []
-        if self._frames:  # in the middle of a call
-            self._frames.clear()
-            self.functions.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        self._frames.clear()  # in the middle of a call
+        self._stop_hearing()
 
     def is_inside(self) -> bool:
         """Whether a call that trains has not returned yet."""
@@ -77,9 +77,10 @@ class Listener:
         role = self._roles.get(id(module))
         if role is None or is_recomputing() or not (self._frames or trains(args)):
             return None
-        if not self._frames:
-            self.functions.__enter__()  # type: ignore[no-untyped-call]
         self._frames.enter(role)
+        if not self._heard_from and not role.is_quiet:
+            self._heard_from = len(self._frames)
+            self.functions.__enter__()  # type: ignore[no-untyped-call]
         if isinstance(module, nn.RNNBase) and args and self._first_pass:
             return self._watch_recurrence(role.name, module, args)
         return None
@@ -90,14 +91,22 @@ class Listener:
         if role is None or is_recomputing() or not self._frames:
             return
         began = perf_counter()
+        if role.kind and not self._heard_from and is_measurable(output):
+            with torch.no_grad(), torch._C.DisableTorchFunction():
+                self.functions.measure_activation(role.kind, output)
         self._frames.leave(role)
-        if not self._frames:
-            self.functions.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        if len(self._frames) < self._heard_from:
+            self._stop_hearing()
         if module in self._blocks or not role.name or isinstance(module, nn.RNNCellBase):
             with torch.no_grad(), torch._C.DisableTorchFunction():
                 self._measure(role, first_tensor([*args, *kwargs]), output)
         self.seconds += perf_counter() - began + self.functions.seconds
         self.functions.seconds = 0.0
+
+    def _stop_hearing(self) -> None:
+        if self._heard_from:
+            self._heard_from = 0
+            self.functions.__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
     def _measure(self, role: Role, given: Tensor | None, output: Any) -> None:
         returned, tokens_first = first_tensor(output), self._blocks.get(role.module)
