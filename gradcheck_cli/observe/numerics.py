@@ -3,7 +3,6 @@
 Torch's float32 norms accumulate naively on a CPU (-0.27 % at 38.6M elements) and overflow at 1e20. Here every
 element of a gradient is widened to float64 before it is squared or summed, in blocks that stay in the cache: float32,
 bf16 and fp16 values between 1e-45 and 3e38 can then neither overflow nor vanish, and sums are right to about 1e-12.
-Where only squares are wanted, of parameters and activations, `squares` does with fewer bytes: right to 3e-7.
 
 Devices without float64 (mps) accumulate in float32: there, values beyond 1e-18 .. 1e18 are out of reach.
 """
