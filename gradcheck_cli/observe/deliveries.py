@@ -41,7 +41,7 @@ class Deliveries:
 
     def find(self, data: Any) -> Delivery:
         """Which of the latest batches the model's input is, or is a view of: by the memory of their tensors."""
-        memory = storages(data)
+        memory = storages(data) if self._latest else set()
         for index, epoch, known in reversed(self._latest):
             if memory & known:
                 return Delivery(index, epoch, data)

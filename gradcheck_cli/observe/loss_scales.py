@@ -106,8 +106,10 @@ class LossScales:
 
     def undo(self, loss: Tensor) -> tuple[Tensor, Tensor | None]:
         """The loss as it was before it was scaled, and the scale; itself and None where it was not."""
+        if self._latest is None:
+            return loss, None
         known: tuple[Tensor, Tensor] | None = self._losses.pop(loss, None)  # type: ignore[no-untyped-call]
-        if known is None and self._latest is not None and read_loss(loss).scaled:  # and then divided, or summed
+        if known is None and read_loss(loss).scaled:  # and then divided, or summed
             return loss.detach() / self._latest, self._latest
         return known or (loss, None)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from time import perf_counter
 
 from gradcheck_cli.config import Settings
+from gradcheck_cli.drive.adapters import is_adapted
 from gradcheck_cli.drive.loop import LoopSettings, make_scaler
 from gradcheck_cli.drive.ranks.group import ALONE, Group
 from gradcheck_cli.errors import ConfigError, GradcheckError, OutputError, TargetError
@@ -54,6 +55,11 @@ def nan_trace(
     births = Births()
     with births.noted():
         workload, device, described, settings, team = prepare(target, settings, group)
+    if save_repro and is_adapted(workload.training_step):
+        raise ConfigError(
+            "--save-repro can't write down the step of a Trainer or a LightningModule: it is the framework's",
+            "trace it without, or return the model, its batches and a training_step(model, batch) of your own",
+        )
     ranks = Ranks(group, team.strategy)
     if ranks.splits_tensors:
         raise TargetError(

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from gradcheck_cli import pipeline
 from gradcheck_cli.config import Settings
 from gradcheck_cli.drive.workload import make_workload
-from gradcheck_cli.errors import TargetError
+from gradcheck_cli.errors import ConfigError, TargetError
 from tests.drive.conftest import Run
 
 pytest.importorskip("lightning")
@@ -314,6 +314,14 @@ def test_nan_trace_repeats_a_step_with_the_index_it_had(folder: Path) -> None:
     report, _ = pipeline.nan_trace("in_memory:build", Settings(steps=10))
     assert report.trace is not None
     assert [(origin.step, origin.op) for origin in report.trace.origins] == [(3, "aten::log")]
+
+
+def test_the_step_of_a_framework_is_no_repro(folder: Path) -> None:
+    sys.modules["in_memory"] = module = type(sys)("in_memory")
+    module.build = lambda: (Classifier(), loader())  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match="LightningModule"):
+        pipeline.nan_trace("in_memory:build", Settings(steps=2), save_repro=folder / "repro")
+    assert not (folder / "repro").exists()
 
 
 def test_neither_library_is_loaded_for_others() -> None:

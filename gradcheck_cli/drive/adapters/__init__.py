@@ -22,3 +22,8 @@ def adapt(returned: Any) -> Adapted:
     if fit := find_fit(returned):
         return parts_of_fit(fit)
     return Adapted(returned)
+
+
+def is_adapted(training_step: Any) -> bool:
+    """Whether a workload's training step is one that an adapter made of a framework's object."""
+    return getattr(training_step, "__module__", "").startswith(f"{__name__}.")

@@ -141,7 +141,7 @@ def is_direct(tensor: Tensor) -> bool:
     """Whether its numbers lie in this machine's memory one after another, float32, and not as a subclass keeps them."""
     if type(tensor) not in PLAIN or KIND(tensor) not in DIRECT or not tensor.is_contiguous():
         return False
-    return not tensor.is_neg() and not tensor._is_zerotensor()
+    return not tensor.is_neg() and has_memory(tensor)
 
 
 def are_direct(tensors: Sequence[Tensor]) -> bool:
@@ -151,8 +151,13 @@ def are_direct(tensors: Sequence[Tensor]) -> bool:
         and DIRECT.issuperset(map(KIND, tensors))
         and all(map(Tensor.is_contiguous, tensors))
         and not any(map(Tensor.is_neg, tensors))
-        and not any(map(Tensor._is_zerotensor, tensors))
+        and all(map(has_memory, tensors))
     )
+
+
+def has_memory(tensor: Tensor) -> bool:
+    """Whether there is something to read: not within a transform, not zeros that are only known to be, not given back."""
+    return torch._C._has_storage(tensor) and (tensor.data_ptr() != 0 or tensor.numel() == 0)
 
 
 def as_direct(tensor: Tensor) -> Tensor | None:

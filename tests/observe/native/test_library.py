@@ -139,6 +139,21 @@ def test_only_what_lies_there_as_float32_is_read_in_place() -> None:
         assert not are_direct([plain, other])
 
 
+def test_what_has_no_memory_of_its_own_is_left_alone() -> None:
+    seen = []
+
+    def look(tensor: Tensor) -> Tensor:
+        seen.append(read(tensor))
+        return tensor.sum()
+
+    torch.vmap(look)(torch.randn(3, 4))
+    torch.func.grad(look)(torch.randn(4))
+    given_back = torch.randn(4)
+    given_back.untyped_storage().resize_(0)
+    assert seen == [None, None]
+    assert not is_direct(given_back)
+
+
 def test_what_can_be_made_to_lie_there_is_copied() -> None:
     plain = torch.randn(4, 5)
     for tensor in (plain.t(), plain.bfloat16(), plain.half(), plain[:, ::2]):
