@@ -156,7 +156,7 @@ def are_direct(tensors: Sequence[Tensor]) -> bool:
 
 
 def has_memory(tensor: Tensor) -> bool:
-    """Whether there is something to read: not within a transform, not zeros that are only known to be, not given back."""
+    """Whether there is something to read: not in a transform, not zeros that are only known to be, not given back."""
     return torch._C._has_storage(tensor) and (tensor.data_ptr() != 0 or tensor.numel() == 0)
 
 
