@@ -47,13 +47,10 @@ class HostReducer:
     def changes(self, before: Sequence[Tensor], now: Sequence[Tensor]) -> tuple[Floats, Floats]:
         """(n,) and (n,), see `numerics.Reducer.changes`."""
         if library.COMPILED and are_direct([*before, *now]):
-            return library.COMPILED.compare(places_of(before), places_of(now))[:, 0], library.COMPILED.describe(now)[
-                :, 3
-            ]
-        largest = [moments_of(stored_values(tensor))[2] for tensor in now]
-        return self.norms([old.detach() - new.detach() for old, new in zip(before, now, strict=True)]), np.array(
-            largest
-        )
+            moved = library.COMPILED.compare(places_of(before), places_of(now))
+            return moved[:, 0], library.COMPILED.describe(now)[:, 3]
+        differences = [old.detach() - new.detach() for old, new in zip(before, now, strict=True)]
+        return self.norms(differences), np.array([moments_of(stored_values(tensor))[2] for tensor in now])
 
 
 @torch.no_grad()

@@ -94,7 +94,7 @@ class Reductions:
         two give NaN.
         """
         keys = logits.shape[-1]
-        out = np.empty((logits.numel() // keys, 2))
+        out = np.empty((logits.numel() // max(1, keys), 2))
         self._sharpness(logits.data_ptr(), limits.ctypes.data, len(limits), len(out), keys, out.ctypes.data)
         return out
 

@@ -99,6 +99,14 @@ def test_attention(shape: tuple[int, ...], is_causal: bool, monkeypatch: pytest.
     np.testing.assert_allclose(own, [float(other) for other in others if other is not None], rtol=1e-4)
 
 
+@pytest.mark.parametrize(("examples", "keys"), [(0, 5), (2, 0)])
+def test_attention_to_nothing(examples: int, keys: int) -> None:
+    query, key = torch.randn(examples, 3, 4), torch.randn(examples, keys, 4)
+    measured = measure_products((query, key, key), {})
+    assert measured is not None
+    assert np.isnan(measured).all()  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(("shape", "dim"), [((64, 10), 1), ((8, 5, 4, 4), 1), ((3, 7, 6), 2), ((2, 1), 1)], ids=str)
 def test_active_units(shape: tuple[int, ...], dim: int) -> None:
     torch.manual_seed(0)
