@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 from gradcheck_cli import __version__
+from gradcheck_cli.observe.native import library
 from gradcheck_cli.observe.recorder import Recorder
 from gradcheck_cli.records import RunInfo
 
@@ -30,6 +31,7 @@ def describe() -> dict[str, Section]:
             "python": f"{platform.python_version()} ({sys.executable})",
             "platform": f"{platform.platform()}, {os.cpu_count()} cores",
             **{name: version_of(name) for name in NEEDED},
+            "reductions": reductions(),
         },
         "torch": {
             "torch": torch.__version__,
@@ -49,6 +51,13 @@ def version_of(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
+
+
+def reductions() -> str:
+    """How gradients on a CPU are read."""
+    if library.COMPILED is not None:
+        return "compiled"
+    return "not compiled, which costs time: install a C compiler, then gradcheck again"
 
 
 def cuda() -> str:

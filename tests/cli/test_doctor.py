@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from gradcheck_cli import __version__
-from gradcheck_cli.pipeline.environment import measure
+from gradcheck_cli.observe.native import library
+from gradcheck_cli.pipeline.environment import describe, measure
 from tests.cli.conftest import Gradcheck
 
 
@@ -28,12 +29,19 @@ def test_it_prints_versions_devices_and_configuration(gradcheck: Gradcheck, fold
     assert (found["gradcheck"], found["torch"], found["numpy"]) == (__version__, torch.__version__, numpy.__version__)
     assert (found["cpu"], found["gradcheck.yaml"], found["targets"]) == ("right", "steps, targets", "good")
     assert found["threads"].startswith("1,")
+    assert found["reductions"] == "compiled"
 
 
 def test_a_broken_configuration_is_named_and_the_rest_still_told(gradcheck: Gradcheck, folder: Path) -> None:
     (folder / "gradcheck.yaml").write_text("stpes: 3\n")
     ended = gradcheck("doctor")
     assert (ended.returncode, values(ended.stdout)["error"]) == (0, "gradcheck.yaml:1: unknown key 'stpes'")
+
+
+def test_what_is_not_compiled_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "COMPILED", None)
+    assert describe()["gradcheck"]["reductions"].startswith("not compiled")
+    assert measure("cpu") == "right"
 
 
 def test_a_wrong_measurement_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
