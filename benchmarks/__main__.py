@@ -56,8 +56,8 @@ def scripts() -> list[Row]:
     """The same steps in a script that `gradcheck profile` runs: nobody says which model and which optimizer."""
     rows = []
     for make in RUNS:
-        compared = compare_scripts(make, script_watch, 7)
-        rows.append((name := make().name, "script under profile / bare step", compared, AIMS.get(name, "")))
+        name, compared = make().name, compare_scripts(make, script_watch, 7)
+        rows.append((name, "script under profile / bare step", compared, AIMS.get(name, "")))
     return rows
 
 

@@ -13,6 +13,7 @@ from gradcheck_cli.config import Settings
 from gradcheck_cli.drive.adapters import is_adapted
 from gradcheck_cli.drive.loop import LoopSettings, make_scaler
 from gradcheck_cli.drive.ranks.group import ALONE, Group
+from gradcheck_cli.drive.workload import Workload
 from gradcheck_cli.errors import ConfigError, GradcheckError, OutputError, TargetError
 from gradcheck_cli.judgement import check_selection, make_trace_report
 from gradcheck_cli.observe.naming import parameters_of
@@ -55,17 +56,8 @@ def nan_trace(
     births = Births()
     with births.noted():
         workload, device, described, settings, team = prepare(target, settings, group)
-    if save_repro and is_adapted(workload.training_step):
-        raise ConfigError(
-            "--save-repro can't write down the step of a Trainer or a LightningModule: it is the framework's",
-            "trace it without, or return the model, its batches and a training_step(model, batch) of your own",
-        )
     ranks = Ranks(group, team.strategy)
-    if ranks.splits_tensors:
-        raise TargetError(
-            "nan-trace can't follow values through ranks that split tensors among them",
-            "trace the model on one process, or with --strategy ddp or fsdp2; profile says when it turns non-finite",
-        )
+    check_traceable(workload, ranks, save_repro)
     loop = LoopSettings(device, settings.precision, settings.steps, settings.clip)
     known_bad = bad_from_the_start(workload.model)
     session = Session(workload, loop, make_scaler(loop), known_bad, births, ranks)
@@ -89,6 +81,20 @@ def nan_trace(
         return with_note(report, nothing_to_save(ending.trace)), ending.error
     saved = save_state(ending.fault, ending.trace, settings, at_start)
     return save(report, Traits(ending.fault.session, settings, saved, described.target, root), save_repro, ending.error)
+
+
+def check_traceable(workload: Workload, ranks: Ranks, save_repro: Path | None) -> None:
+    """Raise ConfigError or TargetError, before anything is trained, for what can't be followed or written down."""
+    if save_repro and is_adapted(workload.training_step):
+        raise ConfigError(
+            "--save-repro can't write down the step of a Trainer or a LightningModule: it is the framework's",
+            "trace it without, or return the model, its batches and a training_step(model, batch) of your own",
+        )
+    if ranks.splits_tensors:
+        raise TargetError(
+            "nan-trace can't follow values through ranks that split tensors among them",
+            "trace the model on one process, or with --strategy ddp or fsdp2; profile says when it turns non-finite",
+        )
 
 
 def save(
