@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gradcheck_cli.observe.values import stored_values
+from gradcheck_cli.observe.values import Held, stored_values
 
 WIDTH = 1024
 ROWS = 4096  # 32 MiB of float64
@@ -39,11 +39,14 @@ class DeviceReducer:
         self._dtype = torch.float32 if device.type == "mps" else torch.float64
 
     @torch.no_grad()
-    def measure(self, tensors: Sequence[Tensor]) -> Tensor:
+    def measure(self, tensors: Sequence[Tensor | None]) -> Tensor:
         """(n, 6) float64 on the device, see `numerics.Reducer.measure`."""
-        values = [stored_values(tensor).reshape(-1) for tensor in tensors]
+        there = [tensor for tensor in tensors if tensor is not None]
+        if not there:
+            return torch.zeros(0, 6, dtype=self._dtype, device=self._device)
+        values = [stored_values(tensor).reshape(-1) for tensor in there]
         stored = self._column([value.numel() for value in values])
-        counts = self._column([tensor.numel() for tensor in tensors])
+        counts = self._column([tensor.numel() for tensor in there])
         pivots = [first_of(value).to(self._dtype) for value in values]
         sums, largest = self._accumulate(values, pivots)
         total, squares, zeros, nonfinite, shifted, shifted_squares = sums.unbind(1)
@@ -59,19 +62,24 @@ class DeviceReducer:
         )
 
     @torch.no_grad()
-    def norms(self, tensors: Sequence[Tensor]) -> Tensor:
+    def norms(self, tensors: Sequence[Tensor | None]) -> Tensor:
         """(n,) float64 on the device: L2 norms."""
-        values = [stored_values(tensor).reshape(-1) for tensor in tensors]
+        values = [stored_values(tensor).reshape(-1) for tensor in tensors if tensor is not None]
         table = torch.zeros(len(values), dtype=self._dtype, device=self._device)
         for pieces in plan([value.numel() for value in values]):
             rows, _ = self._fill(pieces, values)
             table.index_add_(0, self._owners(pieces), rows.square().sum(1))
         return table.sqrt()
 
+    def hold(self, tensors: Sequence[Tensor]) -> Held:
+        """See `numerics.Reducer.hold`."""
+        return [tensor.detach().clone() for tensor in tensors]
+
     @torch.no_grad()
-    def changes(self, before: Sequence[Tensor], now: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def changes(self, held: Held, now: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """(n,) and (n,) on the device, see `numerics.Reducer.changes`."""
-        torch._foreach_sub_(list(before), list(now))
+        before = [copy for copy in held if isinstance(copy, Tensor)]
+        torch._foreach_sub_(before, list(now))
         return self.norms(before), torch.stack([largest_of(tensor) for tensor in now])
 
     def _column(self, numbers: list[int]) -> Tensor:

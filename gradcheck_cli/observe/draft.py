@@ -12,13 +12,23 @@ from gradcheck_cli.observe.signals.tallies import Layout
 from gradcheck_cli.observe.transfer import Value
 
 
-@dataclass
+@dataclass(frozen=True)
+class Probed:
+    """What was heard in a probed step. `output_numel` and `gradient_numel` give, by probe, the number of elements
+    behind its `output.<probe>` and `gradient.<probe>`, in calling order.
+    """
+
+    layout: Layout
+    output_numel: dict[int, int]
+    gradient_numel: dict[int, int]
+
+
+@dataclass(slots=True)
 class Draft:
     """`values` may still be on the device; the rest is known at once.
 
-    `present` lists the parameters that had a gradient. `layout` says which number is what in `values["numbers"]`;
-    `output_numel` and `gradient_numel` give, by probe, the number of elements behind its `output.<probe>` and
-    `gradient.<probe>`, in calling order.
+    `present` lists the parameters that had a gradient. The numbers of `probed` that are still on the device are
+    `values["numbers"]`.
     """
 
     probing: bool
@@ -33,9 +43,7 @@ class Draft:
     nonfinite_input: str = ""
     seconds: float = 0.0
     overhead: float = 0.0
-    layout: Layout = field(default_factory=Layout)
-    output_numel: dict[int, int] = field(default_factory=dict)
-    gradient_numel: dict[int, int] = field(default_factory=dict)
+    probed: Probed | None = None
     own: tuple[float, float] | None = None
 
     def add_losses(self) -> None:

@@ -10,47 +10,51 @@ from torch import Tensor
 
 from gradcheck_cli.observe.moments import norm_of, statistics_of
 from gradcheck_cli.observe.native import library
-from gradcheck_cli.observe.native.library import Places, Sums, are_direct, places_of, read
-from gradcheck_cli.observe.values import stored_values
+from gradcheck_cli.observe.native.library import Sums, read
+from gradcheck_cli.observe.values import Held, stored_values
 from gradcheck_cli.records import Floats
 
 BLOCK = 1 << 17
 
 
 class HostReducer:
-    """See `numerics.Reducer`. Parameters are looked at closely when they are new, or lie elsewhere than before."""
+    """See `numerics.Reducer`."""
 
-    def __init__(self) -> None:
-        self._known: Sequence[Tensor] = ()
-        self._places = Places((), ())
-
-    def measure(self, tensors: Sequence[Tensor]) -> Floats:
+    def measure(self, tensors: Sequence[Tensor | None]) -> Floats:
         """(n, 6), see `numerics.Reducer.measure`."""
-        if library.COMPILED and are_direct(tensors):
-            return library.COMPILED.describe(tensors)
-        return np.array([measure_one(tensor) for tensor in tensors]).reshape(len(tensors), 6)
+        known = library.COMPILED and library.COMPILED.describe(tensors)
+        if known is None:
+            return np.array([measure_one(tensor) for tensor in tensors if tensor is not None]).reshape(-1, 6)
+        return np.frombuffer(known).reshape(-1, 6)
 
-    def norms(self, tensors: Sequence[Tensor]) -> Floats:
+    def norms(self, tensors: Sequence[Tensor | None]) -> Floats:
         """(n,), see `numerics.Reducer.norms`."""
-        if library.COMPILED and self._find(tensors):
-            return library.COMPILED.norms(self._places)
-        return np.array([norm_one(tensor) for tensor in tensors], dtype=np.float64)
+        known = library.COMPILED and library.COMPILED.norms(tensors)
+        if known is None:
+            return np.array([norm_one(tensor) for tensor in tensors if tensor is not None], dtype=np.float64)
+        return np.frombuffer(known)
 
-    def _find(self, tensors: Sequence[Tensor]) -> bool:
-        if self._known is tensors and self._places.are_those_of(tensors):
-            return True
-        if not are_direct(tensors):
-            return False
-        self._known, self._places = tensors, places_of(tensors)
-        return True
+    def hold(self, tensors: Sequence[Tensor]) -> Held:
+        """See `numerics.Reducer.hold`."""
+        known = library.COMPILED and library.COMPILED.copy(tensors)
+        return [tensor.detach().clone() for tensor in tensors] if known is None else known
 
-    def changes(self, before: Sequence[Tensor], now: Sequence[Tensor]) -> tuple[Floats, Floats]:
+    def changes(self, held: Held, now: Sequence[Tensor]) -> tuple[Floats, Floats]:
         """(n,) and (n,), see `numerics.Reducer.changes`."""
-        if library.COMPILED and are_direct([*before, *now]):
-            moved = library.COMPILED.compare(places_of(before), places_of(now))
-            return moved[:, 0], library.COMPILED.describe(now)[:, 3]
-        differences = [old.detach() - new.detach() for old, new in zip(before, now, strict=True)]
+        copies = [copy for copy in held if isinstance(copy, bytes)]
+        known = library.COMPILED.changes(copies, now) if library.COMPILED and copies else None
+        if known is not None:
+            moved, largest = np.frombuffer(known).reshape(-1, 2).T
+            return moved, largest
+        differences = [restored(old, new) - new.detach() for old, new in zip(held, now, strict=True)]
         return self.norms(differences), np.array([moments_of(stored_values(tensor))[2] for tensor in now])
+
+
+def restored(copy: Tensor | bytes, tensor: Tensor) -> Tensor:
+    """A copy of a tensor as a tensor."""
+    if isinstance(copy, Tensor):
+        return copy
+    return torch.from_numpy(np.frombuffer(copy, dtype=np.float32).copy()).reshape(tensor.shape)
 
 
 @torch.no_grad()

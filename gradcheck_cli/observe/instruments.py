@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from gradcheck_cli.observe.draft import Draft
+from gradcheck_cli.observe.draft import Draft, Probed
 from gradcheck_cli.observe.naming import bears_weights
 from gradcheck_cli.observe.probes import Probes
 from gradcheck_cli.observe.signals.listener import Listener
@@ -43,9 +43,9 @@ class Instruments:
 
     def hand_over(self, draft: Draft) -> float:
         """Put what was seen into the draft; returns the seconds that it took to see it."""
-        values, draft.layout = self._tallies.take()
+        values, layout = self._tallies.take()
         draft.values.update(values)
-        draft.output_numel, draft.gradient_numel = self._probes.output_numel, self._probes.gradient_numel
+        draft.probed = Probed(layout, self._probes.output_numel, self._probes.gradient_numel)
         return self._probes.seconds + self._listener.seconds
 
     def columns(self) -> Columns:

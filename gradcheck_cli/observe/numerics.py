@@ -18,6 +18,7 @@ from torch import Tensor
 from gradcheck_cli.observe.device_numerics import DeviceReducer
 from gradcheck_cli.observe.host_numerics import HostReducer
 from gradcheck_cli.observe.transfer import Value
+from gradcheck_cli.observe.values import Held
 
 COLUMNS = ("norm", "mean", "std", "max_abs", "zero_fraction", "nonfinite")
 
@@ -25,8 +26,8 @@ COLUMNS = ("norm", "mean", "std", "max_abs", "zero_fraction", "nonfinite")
 class Reducer(Protocol):
     """Statistics of many tensors at once, for tensors of the same shapes step after step."""
 
-    def measure(self, tensors: Sequence[Tensor]) -> Value:
-        """(n, 6) float64, still to be brought over by `transfer.to_host`: the COLUMNS of each tensor.
+    def measure(self, tensors: Sequence[Tensor | None]) -> Value:
+        """(n, 6) float64, still to be brought over by `transfer.to_host`: the COLUMNS of each tensor that is there.
 
         `norm` is L2, `std` is over the population (divided by n), `nonfinite` counts elements. Complex
         tensors are measured by magnitude, sparse ones with their implicit zeros. No host synchronisation on
@@ -34,12 +35,16 @@ class Reducer(Protocol):
         """
         ...
 
-    def norms(self, tensors: Sequence[Tensor]) -> Value:
-        """(n,) float64: the L2 norm of each tensor."""
+    def norms(self, tensors: Sequence[Tensor | None]) -> Value:
+        """(n,) float64: the L2 norm of each tensor that is there."""
         ...
 
-    def changes(self, before: Sequence[Tensor], now: Sequence[Tensor]) -> tuple[Value, Value]:
-        """(n,) the L2 norm of each difference, (n,) the largest magnitude in `now`; `before` may be overwritten."""
+    def hold(self, tensors: Sequence[Tensor]) -> Held:
+        """Copies, for `changes`."""
+        ...
+
+    def changes(self, held: Held, now: Sequence[Tensor]) -> tuple[Value, Value]:
+        """(n,) the L2 norm of each difference, (n,) the largest magnitude in `now`; the copies may be overwritten."""
         ...
 
 

@@ -30,7 +30,7 @@ from gradcheck_cli.observe.signals.noise import GradientPairs
 from gradcheck_cli.observe.signals.weights import measure_weights
 from gradcheck_cli.observe.store import Store
 from gradcheck_cli.observe.transfer import to_host
-from gradcheck_cli.observe.updates import Updates
+from gradcheck_cli.observe.values import Held
 from gradcheck_cli.records import Floats, Recording, RunInfo, Series
 
 FLUSH_EVERY = 16
@@ -50,7 +50,7 @@ class Recorder:
         described = [one for one in parameters_of(model, optimizer) if id(one[1]) not in self._settings.without]
         self._parameters = [info for info, _ in described]
         self._tensors = Parameters([parameter for _, parameter in described])
-        self._present: list[int] = []
+        self._all = range(len(described))
         self._modules = modules_of(model, self._settings.eager)
         self.instruments = Instruments(self._modules)
         self._pairs = GradientPairs()
@@ -64,7 +64,7 @@ class Recorder:
         self._store = Store(norms, self._tensors.trainable, self._settings, weights, live)
         self._unscaled: dict[int, tuple[Tensor, Tensor]] = {}
         self.inputs = Inputs()
-        self._updates: Updates | None = None
+        self._before: Held = ()
         self._drafts: list[Draft] = []
         self._updating, self.taken, self.overhead = False, 0, 0.0
         self._began, self._flushed = perf_counter(), 0.0  # the first step is shown at once
@@ -174,8 +174,7 @@ class Recorder:
             self._note_settings()
             self._updating = False
         if optimizer is self._optimizer and self.draft.measured:  # else a step inside the step that just ended
-            if self._updates:
-                self.draft.values.update(self._updates.measure())
+            self._measure_update()
             self._end_step()
 
     @timed
@@ -186,32 +185,36 @@ class Recorder:
 
     def _begin_step(self) -> None:
         self.draft = Draft(probing=self._settings.probes(self.taken))
-        self._updates = None
+        self._before = ()
         if self.draft.probing:
             self.instruments.attach()
 
     def _measure(self) -> None:
         if self.draft.measured:
             return
-        gradients = self._tensors.gradients()
-        present = [i for i, gradient in enumerate(gradients) if gradient is not None]
-        self.draft.present = self._present = self._present if present == self._present else present  # one list
-        if present:
-            self.draft.values["statistics"] = self._reducer.measure([g for g in gradients if g is not None])
-        self.draft.values["weights"] = self._reducer.norms(self._tensors.trainable_values())
-        self.draft.values.update(self._pairs.compare(gradients))
-        if self.draft.probing:
+        draft, gradients = self.draft, self._tensors.gradients()
+        draft.values["statistics"] = statistics = self._reducer.measure(gradients)
+        draft.values["weights"] = self._reducer.norms(self._tensors.trainable_values())
+        draft.present = self._all if len(statistics) == len(gradients) else find_present(gradients)
+        if self._pairs.held:
+            draft.values.update(self._pairs.compare(gradients))
+        if draft.probing:
             self._pairs.hold(gradients)
-        self.draft.measured = True
+        draft.measured = True
 
     def _measure_before_update(self) -> None:
         self._measure()
-        if self.draft.probing and self._updates is None:
-            self._updates = Updates(self._tensors.trainable_values(), self._reducer)
+        if self.draft.probing and not self._before:
+            self._before = self._reducer.hold(self._tensors.trainable_values())
+
+    def _measure_update(self) -> None:
+        if self._before:
+            updates, largest = self._reducer.changes(self._before, self._tensors.trainable_values())
+            self.draft.values.update(updates=updates, largest=largest)
 
     def _note_settings(self) -> None:
-        if self.draft.clipping and self._present:
-            self.draft.values["clipped"] = self._reducer.norms([g for g in self._tensors.gradients() if g is not None])
+        if self.draft.clipping:
+            self.draft.values["clipped"] = self._reducer.norms(self._tensors.gradients())
         self.draft.lr = [group["lr"] for group in self._optimizer.param_groups]
 
     def _end_step(self) -> None:
@@ -246,3 +249,8 @@ class Recorder:
 
     def _norms(self) -> Floats:
         return self.peers.whole_norms(to_host([self._reducer.norms(self._tensors.values())])[0])
+
+
+def find_present(gradients: Sequence[Tensor | None]) -> list[int]:
+    """The numbers of those that are there."""
+    return [number for number, gradient in enumerate(gradients) if gradient is not None]

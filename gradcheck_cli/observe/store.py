@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gradcheck_cli.observe.draft import Draft
+from gradcheck_cli.observe.draft import Draft, Probed
 from gradcheck_cli.observe.numerics import COLUMNS
 from gradcheck_cli.observe.probes import merge_order
 from gradcheck_cli.observe.recorder_settings import RecorderSettings
@@ -88,13 +88,13 @@ class Store:
             self._rows.append(row)
         if "dot" in values and self._probe_rows:
             self._probe_rows[-1].signals.update(dot=values["dot"], square=values["square"])
-        if draft.probing:
-            self._add_probes(draft, values, row)
-        self._listener(draft, entry, row, self._probe_rows[-1] if draft.probing else None)
+        if draft.probed:
+            self._add_probes(draft.probed, values, row)
+        self._listener(draft, entry, row, self._probe_rows[-1] if draft.probed else None)
         self.steps += 1
         self._thin()
 
-    def _add_probes(self, draft: Draft, values: Arrays, row: Row) -> None:
+    def _add_probes(self, probed: Probed, values: Arrays, row: Row) -> None:
         unknown = np.full(len(self._trainable), NAN)
         ratio = largest = unknown
         if "updates" in values:
@@ -102,12 +102,12 @@ class Store:
                 ratio = np.where(row.weights > 0, values["updates"] / row.weights, NAN)
             largest = values["largest"]
         scale = float(values.get("scale", 1.0))
-        heard = draft.layout.unpack(values.get("numbers", NOTHING))
-        output = self._root_means({p: (heard.pop(f"output.{p}"), n) for p, n in draft.output_numel.items()})
-        gradient = self._root_means({p: (heard.pop(f"gradient.{p}"), n) for p, n in draft.gradient_numel.items()})
+        heard = probed.layout.unpack(values.get("numbers", NOTHING))
+        output = self._root_means({p: (heard.pop(f"output.{p}"), n) for p, n in probed.output_numel.items()})
+        gradient = self._root_means({p: (heard.pop(f"gradient.{p}"), n) for p, n in probed.gradient_numel.items()})
         gradient = {probe: value / (scale * self._settings.peers.degree) for probe, value in gradient.items()}
         merge_order(self._order, list(output))
-        signals = {name: calls[0] if len(calls) == 1 else nanmean(calls) for name, calls in heard.items()}
+        signals = {name: calls[0].copy() if len(calls) == 1 else nanmean(calls) for name, calls in heard.items()}
         signals.update(times_of(values, scale))
         self._probe_rows.append(ProbeRow(row.step, ratio, largest, output, gradient, signals))
 

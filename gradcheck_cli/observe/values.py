@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+
+Held = Sequence[Tensor | bytes]
+"""Copies of parameters, as a reducer made them."""
 
 
 def stored_values(tensor: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ctypes import string_at
 from weakref import ref
 
 import numpy as np
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gradcheck_cli.observe.native.library import is_direct
+from gradcheck_cli.observe.native import library
 
 EACH = 2
 VALUES = 32
@@ -55,8 +54,9 @@ class Gradients:
     def values(self) -> Sample:
         """A copy of some elements of the sampled gradients, on their device; None without any."""
         gradients = [g for g in self._gradients() if g is not None]
-        if gradients and all(is_short(g) and is_direct(g) for g in gradients):
-            return np.frombuffer(b"".join(map(first_bytes, gradients)), dtype=np.float32)
+        known = [first_bytes(gradient) for gradient in gradients]
+        if known and None not in known:
+            return np.frombuffer(b"".join(known), dtype=np.float32)  # type: ignore[arg-type]
         with torch.no_grad():
             parts = [part for g in gradients if (part := few(g)) is not None]
             return torch.cat(parts) if parts else None
@@ -105,14 +105,9 @@ def ends(tensors: list[Tensor]) -> list[Tensor]:
     return tensors[:1] + tensors[1:][-(EACH - 1) :]
 
 
-def is_short(gradient: Tensor) -> bool:
-    """Whether it is a vector with elements, of which the first are its sample."""
-    return gradient.dim() == 1 and gradient.numel() > 0
-
-
-def first_bytes(gradient: Tensor) -> bytes:
-    """The first elements of a float32 vector in this machine's memory."""
-    return string_at(gradient.data_ptr(), 4 * min(VALUES, gradient.numel()))
+def first_bytes(gradient: Tensor) -> bytes | None:
+    """The first elements of a vector, float32, if they can be read at once."""
+    return library.COMPILED.first(gradient, VALUES) if library.COMPILED and gradient.dim() == 1 else None
 
 
 def few(gradient: Tensor) -> Tensor | None:

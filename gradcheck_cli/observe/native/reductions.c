@@ -3,8 +3,9 @@
    Eight lanes go side by side in vectors, which the compiler maps to what the processor has; the order of the additions
    is the same everywhere. Squares of float32 numbers neither overflow nor vanish in float64. */
 
+#include "reductions.h"
+
 #include <math.h>
-#include <stdint.h>
 
 #define LANES 8
 #define COUNTED (1 << 24) /* lanes count in 32 bits */
@@ -22,11 +23,6 @@ typedef float floats __attribute__((vector_size(4 * LANES), aligned(4), may_alia
 typedef int32_t ints __attribute__((vector_size(4 * LANES)));
 typedef double doubles __attribute__((vector_size(8 * LANES)));
 
-typedef struct {
-  double total, squares, largest;
-  int64_t zeros;
-} moments;
-
 static inline doubles widened(const float *x) { return __builtin_convertvector(*(const floats *)x, doubles); }
 
 static inline double added(doubles lanes) {
@@ -35,13 +31,19 @@ static inline double added(doubles lanes) {
   return total;
 }
 
+static inline float largest_in(ints lanes) {
+  union { int32_t bits; float value; } top = {0};
+  for (int k = 0; k < LANES; k++) top.bits = lanes[k] > top.bits ? lanes[k] : top.bits;
+  return top.value;
+}
+
 /* The magnitude's bits order finite values, infinity and NaN, in this sequence. */
 static inline int32_t magnitude(float x) {
   union { float value; int32_t bits; } one = {x};
   return one.bits & INT32_MAX;
 }
 
-FOR_EACH_PROCESSOR static moments measured(const float *x, int64_t n) {
+FOR_EACH_PROCESSOR moments measure(const float *x, int64_t n) {
   doubles total[2] = {{0}}, squares[2] = {{0}};
   ints largest[2] = {{0}};
   int64_t i = 0, zeros = 0;
@@ -61,20 +63,18 @@ FOR_EACH_PROCESSOR static moments measured(const float *x, int64_t n) {
     for (int k = 0; k < LANES; k++) zeros += seen[0][k] + seen[1][k];
   }
   moments sums = {added(total[0] + total[1]), added(squares[0] + squares[1]), 0, zeros};
-  union { int32_t bits; float value; } top = {0};
-  ints both = MAX(largest[0], largest[1]);
-  for (int k = 0; k < LANES; k++) top.bits = both[k] > top.bits ? both[k] : top.bits;
+  ints top = MAX(largest[0], largest[1]);
   for (; i < n; i++) {
     sums.total += x[i];
     sums.squares += (double)x[i] * x[i];
     sums.zeros += x[i] == 0;
-    top.bits = magnitude(x[i]) > top.bits ? magnitude(x[i]) : top.bits;
+    top[0] = magnitude(x[i]) > top[0] ? magnitude(x[i]) : top[0];
   }
-  sums.largest = top.value;
+  sums.largest = largest_in(top);
   return sums;
 }
 
-FOR_EACH_PROCESSOR static double squared(const float *x, int64_t n) {
+FOR_EACH_PROCESSOR double square(const float *x, int64_t n) {
   doubles squares[2] = {{0}};
   int64_t i = 0;
   for (; i + 2 * LANES <= n; i += 2 * LANES)
@@ -87,23 +87,45 @@ FOR_EACH_PROCESSOR static double squared(const float *x, int64_t n) {
   return sum;
 }
 
-/* The sum of (x - y)^2, and in `products` that of x y. */
-FOR_EACH_PROCESSOR static double apart(const float *x, const float *y, int64_t n, double *products) {
-  doubles squares = {0}, product = {0};
+FOR_EACH_PROCESSOR double distance(const float *x, const float *y, int64_t n) {
+  doubles squares[2] = {{0}};
+  int64_t i = 0;
+  for (; i + 2 * LANES <= n; i += 2 * LANES)
+    for (int half = 0; half < 2; half++) {
+      doubles step = widened(x + i + half * LANES) - widened(y + i + half * LANES);
+      squares[half] += step * step;
+    }
+  double sum = added(squares[0] + squares[1]);
+  for (; i < n; i++) sum += ((double)x[i] - y[i]) * ((double)x[i] - y[i]);
+  return sqrt(sum);
+}
+
+FOR_EACH_PROCESSOR void compare(const float *x, const float *y, int64_t n, double *out) {
+  doubles product = {0}, squares = {0};
   int64_t i = 0;
   for (; i + LANES <= n; i += LANES) {
-    doubles left = widened(x + i), right = widened(y + i), step = left - right;
-    squares += step * step;
+    doubles left = widened(x + i), right = widened(y + i);
     product += left * right;
+    squares += left * left + right * right;
   }
-  double sum = added(squares);
-  *products = added(product);
+  out[0] = added(product);
+  out[1] = added(squares);
   for (; i < n; i++) {
-    double step = (double)x[i] - y[i];
-    sum += step * step;
-    *products += (double)x[i] * y[i];
+    out[0] += (double)x[i] * y[i];
+    out[1] += (double)x[i] * x[i] + (double)y[i] * y[i];
   }
-  return sum;
+  out[1] /= 2;
+}
+
+FOR_EACH_PROCESSOR float largest(const float *x, int64_t n) {
+  ints top = {0};
+  int64_t i = 0;
+  for (; i + LANES <= n; i += LANES) {
+    ints bits = (ints)(*(const floats *)(x + i)) & INT32_MAX;
+    top = MAX(bits, top);
+  }
+  for (; i < n; i++) top[0] = magnitude(x[i]) > top[0] ? magnitude(x[i]) : top[0];
+  return largest_in(top);
 }
 
 static double spread_around(const float *x, int64_t n, double mean) {
@@ -118,9 +140,8 @@ static int64_t count_nonfinite(const float *x, int64_t n) {
   return count;
 }
 
-/* out[6]: norm, mean, standard deviation, largest magnitude, fraction of zeros, number of non-finite elements. */
-static void describe_one(const float *x, int64_t n, double *out) {
-  moments sums = measured(x, n);
+void describe(const float *x, int64_t n, double *out) {
+  moments sums = measure(x, n);
   double count = n > 0 ? n : 1, mean = sums.total / count, variance = sums.squares / count - mean * mean;
   int is_finite = isfinite(sums.squares);
   /* E[x^2] - E[x]^2 keeps six digits only while it is above 1e-7 of E[x]^2. */
@@ -133,30 +154,6 @@ static void describe_one(const float *x, int64_t n, double *out) {
   out[5] = is_finite ? 0 : count_nonfinite(x, n);
 }
 
-/* What `describe_one` gives of each array; out has shape (count, 6). */
-void describe(const float *const *arrays, const int64_t *sizes, int64_t count, double *out) {
-  for (int64_t i = 0; i < count; i++) describe_one(arrays[i], sizes[i], out + 6 * i);
-}
-
-/* The L2 norm of each array; out has shape (count,). */
-void norms(const float *const *arrays, const int64_t *sizes, int64_t count, double *out) {
-  for (int64_t i = 0; i < count; i++) out[i] = sqrt(squared(arrays[i], sizes[i]));
-}
-
-/* The L2 norm of the difference of two arrays, and the sum of the products of their elements; out has shape (count, 2). */
-void compare(const float *const *arrays, const float *const *others, const int64_t *sizes, int64_t count, double *out) {
-  for (int64_t i = 0; i < count; i++) out[2 * i] = sqrt(apart(arrays[i], others[i], sizes[i], out + 2 * i + 1));
-}
-
-/* Every steps[i]-th element of each array, one array after another. */
-void sample(const float *const *arrays, const int64_t *sizes, const int64_t *steps, int64_t count, float *out) {
-  for (int64_t i = 0; i < count; i++)
-    for (int64_t at = 0; at < sizes[i]; at += steps[i]) *out++ = arrays[i][at];
-}
-
-/* Of each query, how far apart its logits lie, as a standard deviation, and the entropy of its softmax over the log of
-   the number of keys that it sees: the first limits[i % period]. `logits` has shape (queries, keys), `out` (queries, 2),
-   NaN for a query that sees fewer than two. */
 void sharpness(const float *logits, const int64_t *limits, int64_t period, int64_t queries, int64_t keys, double *out) {
   for (int64_t i = 0; i < queries; i++, logits += keys, out += 2) {
     int64_t seen = limits[i % period];
@@ -177,9 +174,18 @@ void sharpness(const float *logits, const int64_t *limits, int64_t period, int64
   }
 }
 
-/* Which units of an array of shape (outer, units, inner) are anywhere other than 0; out has shape (units,). */
+/* Units side by side: the loop over them is the inner one. */
+static void find_active_columns(const float *array, int64_t rows, int64_t units, uint8_t *out) {
+  for (int64_t i = 0; i < rows; i++, array += units)
+    for (int64_t u = 0; u < units; u++) out[u] |= array[u] != 0;
+}
+
 FOR_EACH_PROCESSOR void find_active(const float *array, int64_t outer, int64_t units, int64_t inner, uint8_t *out) {
   for (int64_t u = 0; u < units; u++) out[u] = 0;
+  if (inner == 1) {
+    find_active_columns(array, outer, units, out);
+    return;
+  }
   for (int64_t o = 0; o < outer; o++)
     for (int64_t u = 0; u < units; u++, array += inner) {
       int32_t seen = out[u];
@@ -189,10 +195,15 @@ FOR_EACH_PROCESSOR void find_active(const float *array, int64_t outer, int64_t u
     }
 }
 
-/* Standard deviation across the rows of an array of shape (rows, columns), over its RMS; 0 where all is 0. `means` has
-   room for (columns,). */
+int64_t find_best(const float *row, int64_t columns) {
+  int64_t best = 0;
+  for (int64_t k = 1; k < columns && !isnan(row[best]); k++)
+    if (row[k] > row[best] || isnan(row[k])) best = k;
+  return best;
+}
+
 double variation(const float *array, int64_t rows, int64_t columns, double *means) {
-  double total = squared(array, rows * columns), around = 0;
+  double total = square(array, rows * columns), around = 0;
   for (int64_t k = 0; k < columns; k++) means[k] = 0;
   for (int64_t i = 0; i < rows; i++)
     for (int64_t k = 0; k < columns; k++) means[k] += array[i * columns + k];
@@ -203,10 +214,4 @@ double variation(const float *array, int64_t rows, int64_t columns, double *mean
       around += step * step;
     }
   return total == 0 ? 0 : sqrt(around / total);
-}
-
-/* out[4]: sum, sum of squares, largest magnitude and number of zeros of one array. */
-void moments_of(const float *array, int64_t size, double *out) {
-  moments sums = measured(array, size);
-  out[0] = sums.total, out[1] = sums.squares, out[2] = sums.largest, out[3] = sums.zeros;
 }

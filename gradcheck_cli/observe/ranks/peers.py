@@ -156,9 +156,9 @@ class RankPeers:
         tables = [
             table_of(heard, kind, numel, self._probes)
             for draft, one in zip(drafts, values, strict=True)
-            if draft.probing
-            for heard in [draft.layout.unpack(one.get("numbers", np.zeros(0)))]
-            for kind, numel in (("output", draft.output_numel), ("gradient", draft.gradient_numel))
+            if draft.probed
+            for heard in [draft.probed.layout.unpack(one.get("numbers", np.zeros(0)))]
+            for kind, numel in (("output", draft.probed.output_numel), ("gradient", draft.probed.gradient_numel))
         ]
         self._calls = deque(self._group.add(np.stack(tables)) if tables else ())
 

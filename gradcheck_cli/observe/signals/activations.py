@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gradcheck_cli.observe.native import library
-from gradcheck_cli.observe.native.library import as_direct, read
+from gradcheck_cli.observe.native.library import apply, read
 from gradcheck_cli.observe.signals.sampling import Term, thin, zero_fraction
 
 RECTIFYING = frozenset({"relu", "relu6"})
@@ -43,22 +44,22 @@ KINDS: Mapping[Any, str] = {
 
 @dataclass
 class Activity:
-    """Which units gave something above 0, call by call: (units,) bool on the device, and of how many examples.
+    """Which units gave something above 0, call by call: (units,) bool where it was found, and of how many examples.
 
     Of the latest calls only, so that units that die in training are seen.
     """
 
     units: int
-    calls: deque[tuple[Tensor, int]] = field(default_factory=lambda: deque(maxlen=CALLS))
+    calls: deque[tuple[Tensor | bytes, int]] = field(default_factory=lambda: deque(maxlen=CALLS))
 
     def latest(self) -> tuple[Tensor, int]:
         """Units that were active in any of the latest calls that have ENOUGH examples together, and how many that are.
 
         Of all calls where they have fewer.
         """
-        alive, samples = torch.zeros_like(self.calls[-1][0]), 0
+        alive, samples = torch.zeros_like(as_tensor(self.calls[-1][0])), 0
         for active, examples in reversed(self.calls):
-            alive, samples = alive | active, samples + examples
+            alive, samples = alive | as_tensor(active), samples + examples
             if samples >= ENOUGH:
                 break
         return alive, samples
@@ -97,17 +98,23 @@ def note_activity(known: Activity | None, output: Tensor, unit_dim: int) -> Acti
     if output.dim() < 2 or (known and known.units != output.shape[unit_dim]):
         return known
     known = known or Activity(output.shape[unit_dim])
-    known.calls.append((find_active(output.detach(), unit_dim), output.shape[0]))
+    known.calls.append((find_active(output, unit_dim), output.shape[0]))
     return known
 
 
-def find_active(output: Tensor, unit_dim: int) -> Tensor:
+def find_active(output: Tensor, unit_dim: int) -> Tensor | bytes:
     """(units,) bool: which gave something above 0; nothing is below, and a NaN is no sign of death.
 
     Of a sample where all can't be read at once.
     """
-    straight = as_direct(output)
-    if straight is not None and library.COMPILED:
-        return library.COMPILED.find_active(straight, unit_dim)
-    values = thin(output, UNIT_SAMPLE, keep=(0, unit_dim))
+    units, inner = output.shape[unit_dim], prod(output.shape[unit_dim + 1 :])
+    known = apply(library.COMPILED.find_active, output, units, inner) if library.COMPILED else None
+    if known is not None:
+        return known
+    values = thin(output.detach(), UNIT_SAMPLE, keep=(0, unit_dim))
     return values.sum([dim for dim in range(values.dim()) if dim != unit_dim]) != 0
+
+
+def as_tensor(active: Tensor | bytes) -> Tensor:
+    """(units,) bool."""
+    return active if isinstance(active, Tensor) else torch.tensor(list(active), dtype=torch.bool)

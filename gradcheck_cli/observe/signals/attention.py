@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from gradcheck_cli.observe.native import library
-from gradcheck_cli.observe.native.library import is_direct
 from gradcheck_cli.observe.signals.sampling import Term, every, first
 from gradcheck_cli.records import Floats, Ints
 
@@ -35,8 +34,11 @@ def measure_products(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[
     scale = given.get("scale") or 1 / math.sqrt(query.shape[-1])
     queries = some_rows(some(query)).float()
     products = scale * (queries @ keys_for(queries, query, key).transpose(-1, -2))
-    if mask is None and library.COMPILED and is_direct(products):
-        return summarise(library.COMPILED.sharpness(products, limits_of(query, key, bool(given.get("is_causal")))))
+    if mask is None and library.COMPILED:
+        limits = limits_of(query, key, bool(given.get("is_causal")))
+        sharpness = library.COMPILED.sharpness(products, limits.tobytes(), products.shape[-1])
+        if sharpness is not None:
+            return summarise(np.frombuffer(sharpness).reshape(-1, 2))
     bias = torch.zeros_like(products)
     if given.get("is_causal"):
         bias = add_mask(bias, causal_mask(query, key))

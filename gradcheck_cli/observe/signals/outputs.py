@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from gradcheck_cli.observe.native import library
-from gradcheck_cli.observe.native.library import as_direct
+from gradcheck_cli.observe.native.library import apply
 from gradcheck_cli.observe.signals.blocks import first_tensor
 from gradcheck_cli.observe.signals.sampling import Term, every, thin
 
@@ -45,9 +44,9 @@ def input_variation(given: Tensor | None, output: Tensor) -> Term:
 def variation(rows: Tensor) -> Term:
     """Standard deviation across the rows over the RMS, of a sample of their elements; 0 where all are 0."""
     values = thin(rows, keep=(0,))
-    straight = as_direct(values)
-    if straight is not None and library.COMPILED:
-        return library.COMPILED.variation(straight)
+    known = apply(library.COMPILED.variation, values, len(values)) if library.COMPILED else None
+    if known is not None:
+        return known
     values = values.flatten(1).float()
     square = values.square().mean()
     return ((values - values.mean(0)).square().mean() / square).sqrt().masked_fill(square == 0, 0.0)
@@ -57,7 +56,8 @@ def same_class(rows: Tensor, scores: int) -> Term:
     """Share of the rows (n, scores) whose largest score is the most frequent one, 0-d; None for fewer than 2 scores."""
     if scores < 2:
         return None
+    known = library.COMPILED.same_class(rows, len(rows)) if library.COMPILED else None
+    if known is not None:
+        return known
     best = rows.argmax(1)
-    if type(best) is Tensor and best.is_cpu:
-        return float(np.bincount(best.numpy()).max() / len(best))
     return (best.unsqueeze(1) == best).sum(1).amax() / len(best)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -15,29 +16,25 @@ from gradcheck_cli.observe.transfer import Value
 from gradcheck_cli.records import Floats
 
 
-@dataclass
+@dataclass(frozen=True)
 class Layout:
-    """Which numbers a step left behind: for each `<table>.<column>`, call by call, whether each value is there."""
+    """What a step left behind: for each `<table>.<column>`, call by call, its values."""
 
-    places: list[tuple[str, list[list[bool]]]] = field(default_factory=list)
+    terms: Mapping[str, Sequence[Sequence[Term]]]
+
+    def tensors(self) -> list[Tensor]:
+        """The values that are still on a device, in order."""
+        terms = chain.from_iterable(chain.from_iterable(self.terms.values()))
+        return [term for term in terms if isinstance(term, Tensor)]
 
     def unpack(self, numbers: Floats) -> dict[str, Floats]:
-        """(calls, values) for each place, NaN where there is none, of all the numbers (n,) in order."""
-        tables, start = {}, 0
-        for name, calls in self.places:
-            count = sum(map(sum, calls))
-            tables[name] = placed(numbers[start : start + count], calls)
-            start += count
-        return tables
+        """(calls, values) for each place, NaN where there is none; `numbers` (n,) are those of the `tensors`."""
+        arrived = iter(numbers)
 
+        def filled(call: Sequence[Term]) -> list[float | None]:
+            return [next(arrived) if isinstance(term, Tensor) else term for term in call]
 
-def placed(numbers: Floats, calls: list[list[bool]]) -> Floats:
-    """The numbers where they belong, NaN elsewhere."""
-    if len(numbers) == len(calls) * len(calls[0]):
-        return numbers.reshape(len(calls), -1)
-    table = np.full((len(calls), len(calls[0])), np.nan)
-    table[np.array(calls, dtype=np.bool_)] = numbers
-    return table
+        return {name: np.array([*map(filled, calls)], dtype=np.float64) for name, calls in self.terms.items()}
 
 
 class Tallies:
@@ -71,28 +68,25 @@ class Tallies:
         self._calls.setdefault(self.column("time", place), {})[call] = value
 
     def take(self) -> tuple[dict[str, Value], Layout]:
-        """Everything since the last time: `numbers` (n,), their layout, and a series for each `time.<column>`."""
+        """All since the last time: `numbers` (n,) on a device, a series for each `time.<column>`, and the layout."""
         values: dict[str, Value] = {f"time.{column}": averaged(terms) for column, terms in self._series.items()}
         for column, calls in self._calls.items():
             chosen = positions(max(calls) + 1)
             nothing = torch.full_like(next(iter(calls.values())), torch.nan)
             values[f"time.{column}"] = torch.stack([calls.get(call, nothing) for call in chosen])
-        known = [[[term is not None for term in call] for call in calls] for calls in self._terms.values()]
-        numbers = [term for calls in self._terms.values() for call in calls for term in call if term is not None]
+        layout = Layout(self._terms)
+        numbers = layout.tensors()
         if numbers:
             values["numbers"] = gathered(numbers)
-        layout = Layout(list(zip(self._terms, known, strict=True)))
         self._terms, self._series, self._calls = {}, {}, {}
         return values, layout
 
 
-def gathered(numbers: list[Tensor | float]) -> Value:
+def gathered(numbers: list[Tensor]) -> Tensor:
     """All of them in one vector, without waiting for a device: on an accelerator, if there is one among them."""
-    devices = {number.device for number in numbers if isinstance(number, Tensor)}
-    home = next((device for device in devices if device.type != "cpu"), None)
-    if home is None:
-        return np.array([float(number) for number in numbers])
-    return torch.stack([torch.as_tensor(number).to(home, non_blocking=True) for number in numbers])
+    devices = {number.device for number in numbers}
+    home = next((device for device in devices if device.type != "cpu"), numbers[0].device)
+    return torch.stack([number.to(home, non_blocking=True) for number in numbers])
 
 
 def averaged(terms: list[Tensor]) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +15,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from gradcheck_cli.observe.native import library
-from gradcheck_cli.observe.native.library import are_direct, as_direct, is_direct, load, places_of, read
+from gradcheck_cli.observe.native.library import NAME, load, read
 from gradcheck_cli.observe.recorder import Recorder
 from gradcheck_cli.observe.recorder_settings import RecorderSettings
-from gradcheck_cli.observe.signals.activations import find_active
+from gradcheck_cli.observe.signals.activations import as_tensor, find_active
 from gradcheck_cli.observe.signals.attention import measure_products
 from gradcheck_cli.observe.signals.noise import MOST, GradientPairs
 from gradcheck_cli.observe.signals.outputs import same_class, variation
@@ -38,7 +40,9 @@ def test_moments_of_any_length_from_any_address(size: int, seed: int, offset: in
     values = np.random.default_rng(seed).normal(size=size + offset).astype(np.float32)
     values[::3] *= 0
     tensor, wide = torch.from_numpy(values)[offset:], values[offset:].astype(np.float64)
-    total, squares, largest, zeros = COMPILED.moments_of(tensor)
+    sums = COMPILED.moments_of(tensor)
+    assert sums is not None
+    total, squares, largest, zeros = sums
     assert total == pytest.approx(wide.sum(), rel=1e-12, abs=1e-12)
     assert squares == pytest.approx(np.square(wide).sum(), rel=1e-12)
     assert (largest, zeros) == (np.abs(wide).max(initial=0), (wide == 0).sum())
@@ -63,18 +67,65 @@ def test_what_is_not_finite_shows_in_the_largest(place: int, bad: float) -> None
 def test_differences_and_products(sizes: list[int], seed: int) -> None:
     torch.manual_seed(seed)
     ones, others = [torch.randn(size) for size in sizes], [torch.randn(size) for size in sizes]
-    table = COMPILED.compare(places_of(ones), places_of(others))
-    for row, one, other in zip(table, ones, others, strict=True):
+    copies, together = [b"".join(COMPILED.copy(tensors) or ()) for tensors in (ones, others)], COMPILED.copy(ones)
+    compared = np.frombuffer(COMPILED.compare(*copies, sizes)).reshape(-1, 2)
+    assert together is not None
+    changes = COMPILED.changes(together, others)
+    assert changes is not None
+    for row, change, one, other in zip(compared, np.frombuffer(changes).reshape(-1, 2), ones, others, strict=True):
         left, right = one.double(), other.double()
-        assert row[0] == pytest.approx(float((left - right).norm()), rel=1e-12)
-        assert row[1] == pytest.approx(float(left @ right), rel=1e-9, abs=1e-9)
+        assert row[0] == pytest.approx(float(left @ right), rel=1e-9, abs=1e-9)
+        assert row[1] == pytest.approx(float(left @ left + right @ right) / 2, rel=1e-12)
+        assert change[0] == pytest.approx(float((left - right).norm()), rel=1e-12)
+        assert change[1] == float(other.abs().max() if other.numel() else 0)
+
+
+def test_copies_of_others_are_refused() -> None:
+    copies = COMPILED.copy([torch.ones(3)])
+    assert copies is not None
+    assert COMPILED.changes(copies, [torch.ones(4)]) is None
+    assert COMPILED.changes(copies, [torch.ones(3), torch.ones(3)]) is None
+    for lengths in ([2], [4], [4, -1]):
+        with pytest.raises(ValueError, match="lengths"):
+            COMPILED.compare(copies[0], copies[0], lengths)
+    with pytest.raises(TypeError, match="list or tuple"):
+        COMPILED.describe(3)  # type: ignore[arg-type]
+
+
+def test_absent_tensors_are_left_out() -> None:
+    one, other = torch.randn(20), torch.randn(3, 5)
+    for reduce in (COMPILED.describe, COMPILED.norms):
+        assert reduce([None, one, None, other]) == reduce([one, other])
+    assert COMPILED.describe([]) == COMPILED.describe([None]) == b""
+    many = [torch.full((2,), float(number)) for number in range(300)]
+    norms = COMPILED.norms([tensor for one in many for tensor in (one, None)])
+    assert norms is not None
+    np.testing.assert_allclose(np.frombuffer(norms), np.sqrt(2) * np.arange(300))
+    assert COMPILED.norms([*many, torch.ones(2).double()]) is None
+
+
+def test_nothing_that_was_given_is_kept() -> None:
+    tensors = [torch.randn(100_000), torch.randn(7), torch.randn(7, 3).t()]
+    known = [sys.getrefcount(tensor) for tensor in tensors]
+    for _ in range(50):
+        COMPILED.describe(tensors[:2]), COMPILED.norms(tensors), COMPILED.sample(tensors[:2], 5)
+        COMPILED.changes(COMPILED.copy(tensors[:2]) or [], tensors[:2])
+        for reduce in (COMPILED.moments_of, COMPILED.is_direct):
+            [*map(reduce, tensors)]
+        for number in range(3):
+            COMPILED.first(tensors[number], 9), COMPILED.variation(tensors[number], 7)
+            COMPILED.sharpness(tensors[number], bytes(8), 7)
+    assert [sys.getrefcount(tensor) for tensor in tensors] == known
 
 
 @given(sizes=st.lists(SIZES, min_size=1, max_size=5), most=st.integers(1, 2000))
 def test_samples_lie_at_even_distances(sizes: list[int], most: int) -> None:
     tensors = [torch.randn(size) for size in sizes]
-    lengths, values = COMPILED.sample(tensors, most)
-    for tensor, part in zip(tensors, torch.split(values, lengths), strict=True):
+    found = COMPILED.sample(tensors, most)
+    assert found is not None
+    ends = np.cumsum(found[0])[:-1]
+    for tensor, values in zip(tensors, np.split(np.frombuffer(found[1], dtype=np.float32), ends), strict=True):
+        part = torch.tensor(values)
         assert len(part) <= most
         assert len(part) == len(tensor) if len(tensor) <= most else len(part) > 0
         step = -(-len(tensor) // max(1, len(part)))
@@ -83,7 +134,9 @@ def test_samples_lie_at_even_distances(sizes: list[int], most: int) -> None:
 
 def test_a_sample_of_a_matrix_is_not_one_of_its_columns() -> None:
     matrix = torch.arange(512).float().repeat(2048, 1)
-    assert len(COMPILED.sample([matrix], MOST)[1].unique()) > 200
+    found = COMPILED.sample([matrix], MOST)
+    assert found is not None
+    assert len(np.unique(np.frombuffer(found[1], dtype=np.float32))) > 200
 
 
 @pytest.mark.parametrize("is_causal", [True, False])
@@ -113,9 +166,9 @@ def test_active_units(shape: tuple[int, ...], dim: int) -> None:
     values = torch.relu(torch.randn(shape))
     values.select(dim, 0).zero_()
     others = [other for other in range(values.dim()) if other != dim]
-    assert torch.equal(find_active(values, dim), values.sum(others) != 0)
+    assert torch.equal(as_tensor(find_active(values, dim)), values.sum(others) != 0)
     values.select(dim, 0)[0] = torch.nan
-    assert find_active(values, dim)[0]
+    assert as_tensor(find_active(values, dim))[0]
 
 
 @pytest.mark.parametrize("shape", [(64, 10), (8, 3, 5), (2, 30_000), (5, 1)], ids=str)
@@ -127,6 +180,14 @@ def test_variation_across_examples(shape: tuple[int, ...], offset: float) -> Non
     expected = np.sqrt(np.square(wide - wide.mean(0)).mean() / np.square(wide).mean())
     assert variation(rows) == pytest.approx(expected, rel=0.05 if rows.numel() > 1 << 14 else 1e-6)
     assert variation(torch.zeros(shape)) == 0.0
+
+
+@given(rows=st.integers(1, 9), columns=st.integers(1, 40), seed=st.integers(0, 999))
+def test_the_same_class_by_any_scores(rows: int, columns: int, seed: int) -> None:
+    values = np.random.default_rng(seed).choice([-2.0, 0.0, 1.0, np.inf, -np.inf, np.nan], (rows, columns))
+    tensor = torch.from_numpy(values.astype(np.float32))
+    expected = int(tensor.argmax(1).bincount().max()) / rows
+    assert COMPILED.same_class(tensor, rows) == expected
 
 
 def test_the_most_frequent_class() -> None:
@@ -141,10 +202,11 @@ def test_only_what_lies_there_as_float32_is_read_in_place() -> None:
         pass
 
     others = [plain.t(), plain.double(), plain.bfloat16(), negative, plain.to_sparse(), plain.as_subclass(Kind)]
-    assert are_direct([plain, parameter, torch.empty(0)])
+    for tensor in (plain, parameter, torch.empty(0)):
+        assert COMPILED.is_direct(tensor)
     for other in (*others, torch.empty(3, device="meta"), torch._efficientzerotensor(3)):
-        assert not is_direct(other)
-        assert not are_direct([plain, other])
+        assert not COMPILED.is_direct(other)
+        assert COMPILED.describe([plain, other]) is None
 
 
 def test_what_has_no_memory_of_its_own_is_left_alone() -> None:
@@ -159,23 +221,26 @@ def test_what_has_no_memory_of_its_own_is_left_alone() -> None:
     given_back = torch.randn(4)
     given_back.untyped_storage().resize_(0)
     assert seen == [None, None]
-    assert not is_direct(given_back)
+    assert not COMPILED.is_direct(given_back)
 
 
 def test_what_can_be_made_to_lie_there_is_copied() -> None:
     plain = torch.randn(4, 5)
     for tensor in (plain.t(), plain.bfloat16(), plain.half(), plain[:, ::2]):
-        straight = as_direct(tensor)
-        assert straight is not None
-        assert torch.equal(straight, tensor.float())
+        wide = tensor.double()
+        expected = (float(wide.sum()), float(wide.square().sum()), float(wide.abs().max()), 0.0)
+        assert read(tensor) == pytest.approx(expected)
     for tensor in (plain.double(), plain.cfloat(), plain.to_sparse(), torch.empty(3, device="meta")):
-        assert as_direct(tensor) is None
+        assert read(tensor) is None
 
 
-def test_another_file_is_no_library(tmp_path: Path, uncompiled: None) -> None:
-    (tmp_path / "_reductions.so").write_text("of another machine")
-    assert load(tmp_path / "_reductions.so") is None
-    assert load(tmp_path / "absent.so") is None
+def test_another_file_is_no_library(tmp_path: Path, uncompiled: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / f"another_machine{EXTENSION_SUFFIXES[0]}").write_text("of another machine")
+    (tmp_path / "another_version.py").write_text("def describe(tensors): ...")
+    for name in ("another_machine", "another_version", "there_is_none"):
+        assert load(name) is None
+    assert load(NAME) is not None
     assert read(torch.ones(3)) is None
 
 
