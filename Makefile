@@ -63,7 +63,7 @@ clean: ## Delete .venv and every cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Torch comes first and by its own name, so that `make TORCH=...` decides on the build and pip keeps it afterwards.
-$(INSTALLED): pyproject.toml hatch_build.py gradcheck_cli/observe/native/reductions.c
+$(INSTALLED): pyproject.toml hatch_build.py $(wildcard gradcheck_cli/observe/native/*.[ch])
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("gradcheck needs Python 3.10 or newer: make PYTHON=python3.12")'
 	$(PYTHON_VENV) -m pip show --quiet pip 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
 	$(PYTHON_VENV) -m pip install --quiet '$(TORCH)'

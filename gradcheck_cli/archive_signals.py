@@ -73,5 +73,10 @@ def members(value: Any) -> dict[str, Any]:
 
 
 def plainly(entries: tuple[Any, ...]) -> list[Any]:
-    """Dataclasses as mappings."""
-    return [dataclasses.asdict(entry) if dataclasses.is_dataclass(entry) else entry for entry in entries]  # type: ignore[arg-type]
+    """Entries with named members as mappings."""
+    return [entry if isinstance(entry, str) else plain(entry) for entry in entries]
+
+
+def plain(entry: Site | RecurrentMatrix) -> dict[str, Any]:
+    """Its members by name."""
+    return entry._asdict() if isinstance(entry, Site) else members(entry)

@@ -6,6 +6,7 @@ Arrays have one row per probed step (`Probes.steps`); NaN where there is nothing
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from gradcheck_cli.records import Floats, Ints
 
@@ -13,8 +14,7 @@ SATURATING = ("sigmoid", "tanh", "softmax", "hardsigmoid", "hardtanh", "softsign
 """Kinds of activation of which saturation is measured; "relu" has zeros and dead units instead."""
 
 
-@dataclass(frozen=True)
-class Site:
+class Site(NamedTuple):
     """A place where a function is called: the innermost `module`, the `kind` of function, and the how-manieth such
     `call` within one call of that module, from 0.
 

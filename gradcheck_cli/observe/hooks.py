@@ -74,6 +74,8 @@ def patched(home: Any, name: str, wrap: Callable[[Callable[..., Any]], Callable[
 
 def is_closed(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether `step` was called with a closure; torch gives the hook the optimizer among the arguments."""
+    if len(args) == 1 and not kwargs:
+        return False
     return kwargs.get("closure") is not None or any(callable(argument) for argument in args[1:])
 
 

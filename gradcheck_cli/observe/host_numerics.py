@@ -11,6 +11,7 @@ from torch import Tensor
 from gradcheck_cli.observe.moments import norm_of, statistics_of
 from gradcheck_cli.observe.native import library
 from gradcheck_cli.observe.native.library import Sums, read
+from gradcheck_cli.observe.transfer import Packed
 from gradcheck_cli.observe.values import Held, stored_values
 from gradcheck_cli.records import Floats
 
@@ -20,26 +21,26 @@ BLOCK = 1 << 17
 class HostReducer:
     """See `numerics.Reducer`."""
 
-    def measure(self, tensors: Sequence[Tensor | None]) -> Floats:
+    def measure(self, tensors: Sequence[Tensor | None]) -> Floats | Packed:
         """(n, 6), see `numerics.Reducer.measure`."""
-        known = library.COMPILED and library.COMPILED.describe(tensors)
+        known = library.COMPILED.describe(tensors) if library.COMPILED else None
         if known is None:
             return np.array([measure_one(tensor) for tensor in tensors if tensor is not None]).reshape(-1, 6)
-        return np.frombuffer(known).reshape(-1, 6)
+        return Packed(known, 6)
 
-    def norms(self, tensors: Sequence[Tensor | None]) -> Floats:
+    def norms(self, tensors: Sequence[Tensor | None]) -> Floats | Packed:
         """(n,), see `numerics.Reducer.norms`."""
-        known = library.COMPILED and library.COMPILED.norms(tensors)
+        known = library.COMPILED.norms(tensors) if library.COMPILED else None
         if known is None:
             return np.array([norm_one(tensor) for tensor in tensors if tensor is not None], dtype=np.float64)
-        return np.frombuffer(known)
+        return Packed(known)
 
     def hold(self, tensors: Sequence[Tensor]) -> Held:
         """See `numerics.Reducer.hold`."""
-        known = library.COMPILED and library.COMPILED.copy(tensors)
+        known = library.COMPILED.copy(tensors) if library.COMPILED else None
         return [tensor.detach().clone() for tensor in tensors] if known is None else known
 
-    def changes(self, held: Held, now: Sequence[Tensor]) -> tuple[Floats, Floats]:
+    def changes(self, held: Held, now: Sequence[Tensor]) -> tuple[Floats | Packed, Floats]:
         """(n,) and (n,), see `numerics.Reducer.changes`."""
         copies = [copy for copy in held if isinstance(copy, bytes)]
         known = library.COMPILED.changes(copies, now) if library.COMPILED and copies else None

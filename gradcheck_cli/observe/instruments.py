@@ -9,6 +9,7 @@ from torch import nn
 from gradcheck_cli.observe.draft import Draft, Probed
 from gradcheck_cli.observe.naming import bears_weights
 from gradcheck_cli.observe.probes import Probes
+from gradcheck_cli.observe.signals.frames import Frames
 from gradcheck_cli.observe.signals.listener import Listener
 from gradcheck_cli.observe.signals.tables import Columns
 from gradcheck_cli.observe.signals.tallies import Tallies
@@ -24,12 +25,13 @@ class Instruments:
         compiled = any(info.compiled for info, _ in modules)
         # What compiled code calls can't be listened to, and hooks and modes around it would compile it again.
         heard = [] if compiled else [(info.name, module) for info, module in modules]
-        self._listener = Listener(heard, self._tallies)
-        self._probes = Probes([modules[i][1] for i in self.probed], self._tallies, self._listener.is_inside)
+        frames = Frames()
+        self._probes = Probes([modules[i][1] for i in self.probed], self._tallies, frames.is_open)
+        self._listener = Listener(heard, self._tallies, frames, self._probes.after)
 
     def attach(self) -> None:
         """Look from now on."""
-        self._probes.attach()
+        self._probes.attach(self._listener.listens())
         self._listener.attach()
 
     def detach(self) -> None:

@@ -10,16 +10,15 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from gradcheck_cli.observe.audit.gradients import Gradients, Marks
+from gradcheck_cli.observe.audit.gradients import Gradients, Marks, as_tensor
 from gradcheck_cli.observe.audit.losses import mark_scaled, read_loss
-from gradcheck_cli.observe.transfer import Value
+from gradcheck_cli.observe.transfer import Value, on_host
 from gradcheck_cli.observe.watched import Watched
 from gradcheck_cli.records import Floats
 
@@ -74,7 +73,7 @@ class Gradient:
         before, now = self._sample.look()
         if before is None or now is None:
             return self.scale
-        now, before = (one if isinstance(one, Tensor) else torch.tensor(one) for one in (now, before))
+        now, before = as_tensor(now), as_tensor(before)
         same = ((now == before) | before.isnan()).all()
         scale = self.scale.to(now.device, non_blocking=True)
         return torch.where(same, scale, torch.ones_like(scale))
@@ -163,8 +162,8 @@ def without(value: Value, by: Tensor | None) -> Value:
         return value
     if isinstance(value, Tensor):
         return value / divisors(by.to(value, non_blocking=True), value.dim())
-    assert isinstance(value, np.ndarray)  # gradients, and the scale, on the CPU
-    unscaled: Floats = value / divisors(by.double(), value.ndim).numpy()
+    numbers = on_host(value)  # and the scale is on the CPU, too
+    unscaled: Floats = numbers / divisors(by.double(), numbers.ndim).numpy()
     return unscaled
 
 

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from gradcheck_cli.observe.device_numerics import DeviceReducer
 from gradcheck_cli.observe.host_numerics import HostReducer
-from gradcheck_cli.observe.transfer import Value
+from gradcheck_cli.observe.transfer import Packed, Value
 from gradcheck_cli.observe.values import Held
+from gradcheck_cli.records import Floats
 
 COLUMNS = ("norm", "mean", "std", "max_abs", "zero_fraction", "nonfinite")
 
@@ -26,7 +27,7 @@ COLUMNS = ("norm", "mean", "std", "max_abs", "zero_fraction", "nonfinite")
 class Reducer(Protocol):
     """Statistics of many tensors at once, for tensors of the same shapes step after step."""
 
-    def measure(self, tensors: Sequence[Tensor | None]) -> Value:
+    def measure(self, tensors: Sequence[Tensor | None]) -> Tensor | Floats | Packed:
         """(n, 6) float64, still to be brought over by `transfer.to_host`: the COLUMNS of each tensor that is there.
 
         `norm` is L2, `std` is over the population (divided by n), `nonfinite` counts elements. Complex

@@ -38,3 +38,11 @@ class Parameters:
         from gradcheck_cli.observe.ranks.shards import locals_of
 
         return locals_of(tensors)
+
+
+def find_present(gradients: Sequence[Tensor | None], number: int, known: Sequence[int]) -> Sequence[int]:
+    """The places of those that are there, so many; the `known` ones if it is those again, to keep one list."""
+    if number == len(gradients):
+        return known if len(known) == number else range(number)
+    found = [place for place, gradient in enumerate(gradients) if gradient is not None]
+    return known if found == known else found

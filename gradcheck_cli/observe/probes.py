@@ -17,7 +17,7 @@ from gradcheck_cli.observe.squares import sum_of_squares
 
 
 class Probes:
-    """Forward hooks on `modules` between `attach` and `detach`, which add what they see to the tallies.
+    """Look at what `modules` return between `attach` and `detach`, and add what they see to the tallies.
 
     Sums of squares of each output, and of the loss gradient with respect to it, with the number of elements behind
     those of all calls, in calling order; and of each call the mean square of the input, the mean of the output and the
@@ -26,36 +26,50 @@ class Probes:
     """
 
     def __init__(self, modules: Sequence[nn.Module], tallies: Tallies, is_inside: Callable[[], bool]) -> None:
-        self._tallies = tallies
-        self._hooks = [(module, self._hook(index, is_inside)) for index, module in enumerate(modules)]
+        self._tallies, self._is_inside = tallies, is_inside
+        self._hooks = [(module, self._hook(index)) for index, module in enumerate(modules)]
+        self._told: dict[int, Any] = {}
         self._handles: list[RemovableHandle] = []
         self.output_numel: dict[int, int] = {}
         self.gradient_numel: dict[int, int] = {}
         self.seconds = 0.0
 
-    def attach(self) -> None:
-        """Watch from now on; `seconds` counts what that takes."""
+    def attach(self, is_told: bool) -> None:
+        """Watch from now on, by hooks unless `after` is told of all calls; `seconds` counts what that takes.
+
+        A module with hooks of its own, which may change what it returns, always gets one, after those.
+        """
         self.output_numel, self.gradient_numel, self.seconds = {}, {}, 0.0
         for module, hook in self._hooks:
-            self._handles.append(module.register_forward_hook(hook))
+            if is_told and not module._forward_hooks:
+                self._told[id(module)] = hook
+            else:
+                self._handles.append(module.register_forward_hook(hook))
 
     def detach(self) -> None:
         """Remove every hook."""
         for handle in self._handles:
             handle.remove()
-        self._handles = []
+        self._handles, self._told = [], {}
 
-    def _hook(self, index: int, is_inside: Callable[[], bool]) -> Any:
+    def after(self, module: nn.Module, args: Any, output: Any) -> None:
+        """A module that was called returns this."""
+        hook = self._told.get(id(module))
+        if hook:
+            hook(module, args, output)
+
+    def _hook(self, index: int) -> Any:
+        names = f"output.{index}", f"layer.{index}"
         on_gradient = self._gradient_hook(index)
 
         def after_forward(module: nn.Module, args: Any, output: Any) -> None:
-            if torch.compiler.is_compiling() or not (torch.is_grad_enabled() or is_inside()):
+            if torch.compiler.is_compiling() or not (torch.is_grad_enabled() or self._is_inside()):
                 return
             began = perf_counter()
             with torch._C.DisableTorchFunction():
                 returned = list(floating_tensors(output))
                 if torch._C._current_graph_task_id() == -1:  # else gradient checkpointing, inside backward
-                    self._look(index, args, returned)
+                    self._look(index, names, args, returned)
                 for tensor in returned:
                     if tensor.requires_grad:
                         handle = tensor.register_hook(on_gradient)  # type: ignore[no-untyped-call]
@@ -65,20 +79,23 @@ class Probes:
 
         return after_forward
 
-    def _look(self, index: int, args: Any, returned: list[Tensor]) -> None:
+    def _look(self, index: int, names: tuple[str, str], args: Any, returned: list[Tensor]) -> None:
+        output_name, layer_name = names
         for number, tensor in enumerate(returned):
             squares, mean, zeros = describe(tensor)
-            self._tallies.add_to(f"output.{index}", (squares,))
+            self._tallies.add_to(output_name, (squares,))
             self.output_numel[index] = self.output_numel.get(index, 0) + tensor.numel()
             if number == 0 and mean is not None:
-                self._tallies.add_to(f"layer.{index}", (input_square(args), mean, zeros))
+                self._tallies.add_to(layer_name, (input_square(args), mean, zeros))
 
     def _gradient_hook(self, index: int) -> Any:
+        name = f"gradient.{index}"
+
         def on_gradient(gradient: Tensor) -> None:
             began = perf_counter()
             sums = read(gradient)
             squares = sum_of_squares(gradient.detach()) if sums is None else sums[1]
-            self._tallies.add_to(f"gradient.{index}", (squares,))
+            self._tallies.add_to(name, (squares,))
             self.gradient_numel[index] = self.gradient_numel.get(index, 0) + gradient.numel()
             self.seconds += perf_counter() - began
 

@@ -24,7 +24,7 @@ from gradcheck_cli.observe.live_steps import LiveSteps
 from gradcheck_cli.observe.naming import modules_of, parameters_of
 from gradcheck_cli.observe.numerics import reducer_for
 from gradcheck_cli.observe.overhead import timed
-from gradcheck_cli.observe.parameters import Parameters
+from gradcheck_cli.observe.parameters import Parameters, find_present
 from gradcheck_cli.observe.recorder_settings import RecorderSettings
 from gradcheck_cli.observe.signals.noise import GradientPairs
 from gradcheck_cli.observe.signals.weights import measure_weights
@@ -50,7 +50,8 @@ class Recorder:
         described = [one for one in parameters_of(model, optimizer) if id(one[1]) not in self._settings.without]
         self._parameters = [info for info, _ in described]
         self._tensors = Parameters([parameter for _, parameter in described])
-        self._all = range(len(described))
+        self._present: Sequence[int] = ()
+        self._before: Held = ()
         self._modules = modules_of(model, self._settings.eager)
         self.instruments = Instruments(self._modules)
         self._pairs = GradientPairs()
@@ -63,12 +64,10 @@ class Recorder:
         live = LiveSteps(self._settings, self._parameters, self._tensors.trainable, norms, probed)
         self._store = Store(norms, self._tensors.trainable, self._settings, weights, live)
         self._unscaled: dict[int, tuple[Tensor, Tensor]] = {}
-        self.inputs = Inputs()
-        self._before: Held = ()
         self._drafts: list[Draft] = []
         self._updating, self.taken, self.overhead = False, 0, 0.0
         self._began, self._flushed = perf_counter(), 0.0  # the first step is shown at once
-        self._stack = ExitStack()
+        self.inputs, self._stack = Inputs(), ExitStack()
         self.max_norm: float | None = None
 
     def __enter__(self) -> Recorder:
@@ -132,9 +131,10 @@ class Recorder:
     def before_backward(self, loss: Tensor) -> None:
         reentrant = torch._C._current_graph_task_id() != -1  # gradient checkpointing, inside a backward
         if not reentrant and not (self._updating and self.draft.measured):  # a closure may be called again and again
-            _, unscaled = self._unscaled.pop(id(loss), (loss, loss))
+            unscaled = self._unscaled.pop(id(loss), (loss, loss))[1] if self._unscaled else loss
             self.draft.losses.append(value_of(unscaled))
-            self.instruments.end_first_pass()
+            if self.draft.probing:
+                self.instruments.end_first_pass()
 
     @timed
     def after_backward(self, loss: Tensor) -> None:
@@ -156,8 +156,7 @@ class Recorder:
     @timed
     def before_clip(self, parameters: Sequence[Tensor], max_norm: float | None) -> None:
         self._measure()
-        self.draft.clipping = True
-        self.max_norm = max_norm if self.max_norm is None else self.max_norm
+        self.draft.clipping, self.max_norm = True, max_norm if self.max_norm is None else self.max_norm
 
     @timed
     def before_update(self, optimizer: Optimizer, has_closure: bool) -> None:
@@ -174,7 +173,8 @@ class Recorder:
             self._note_settings()
             self._updating = False
         if optimizer is self._optimizer and self.draft.measured:  # else a step inside the step that just ended
-            self._measure_update()
+            if self._before:
+                self._measure_update()
             self._end_step()
 
     @timed
@@ -195,7 +195,7 @@ class Recorder:
         draft, gradients = self.draft, self._tensors.gradients()
         draft.values["statistics"] = statistics = self._reducer.measure(gradients)
         draft.values["weights"] = self._reducer.norms(self._tensors.trainable_values())
-        draft.present = self._all if len(statistics) == len(gradients) else find_present(gradients)
+        draft.present = self._present = find_present(gradients, len(statistics), self._present)
         if self._pairs.held:
             draft.values.update(self._pairs.compare(gradients))
         if draft.probing:
@@ -208,9 +208,8 @@ class Recorder:
             self._before = self._reducer.hold(self._tensors.trainable_values())
 
     def _measure_update(self) -> None:
-        if self._before:
-            updates, largest = self._reducer.changes(self._before, self._tensors.trainable_values())
-            self.draft.values.update(updates=updates, largest=largest)
+        updates, largest = self._reducer.changes(self._before, self._tensors.trainable_values())
+        self.draft.values.update(updates=updates, largest=largest)
 
     def _note_settings(self) -> None:
         if self.draft.clipping:
@@ -230,17 +229,16 @@ class Recorder:
         draft.overhead, self.overhead = self.overhead, 0.0
         self._drafts.append(draft)
         self.taken += 1
-        if len(self._drafts) >= self._flush_every or (self.peers.is_alone and self.is_awaited):
+        if len(self._drafts) >= self._flush_every or (self.peers.is_alone and self.is_awaited(now)):
             self.flush()
         self._begin_step()
 
-    @property
-    def is_awaited(self) -> bool:
+    def is_awaited(self, now: float) -> bool:
         """Whether somebody waits for the newest step, or the progress bar is behind."""
         if not self._on_host or not self._drafts:
             return False
-        awaited = self._settings.is_awaited(self._drafts[-1].values.get("loss", 0.0))  # type: ignore[arg-type]
-        return awaited or perf_counter() - self._flushed > FLUSH_SECONDS
+        loss = self._drafts[-1].values.get("loss", 0.0)
+        return now - self._flushed > FLUSH_SECONDS or self._settings.is_awaited(loss)  # type: ignore[arg-type]
 
     def flush(self) -> None:
         """Bring all steps over from the device; all ranks must do so after the same step."""
@@ -249,8 +247,3 @@ class Recorder:
 
     def _norms(self) -> Floats:
         return self.peers.whole_norms(to_host([self._reducer.norms(self._tensors.values())])[0])
-
-
-def find_present(gradients: Sequence[Tensor | None]) -> list[int]:
-    """The numbers of those that are there."""
-    return [number for number, gradient in enumerate(gradients) if gradient is not None]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import sqrt
+from typing import NamedTuple
 
 import numpy as np
 
@@ -39,8 +41,7 @@ class ProbeRow:
     signals: dict[str, Floats]
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One step's statistics: (present, 6) for the parameters that had a gradient, (trainable,) parameter norms."""
 
     step: int
@@ -51,17 +52,21 @@ class Row:
 
 def series_entry(draft: Draft, values: Arrays, statistics: Floats) -> tuple[float, ...]:
     """One step's values of SERIES, in its order."""
-    norm = float(np.sqrt(np.dot(statistics[:, 0], statistics[:, 0])))
-    clipped = values.get("clipped")
+    norm, clipped = length_of(statistics[:, 0]), values.get("clipped")
     return (
         float(values.get("loss", NAN)),
         norm,
-        norm if clipped is None else float(np.sqrt(np.dot(clipped, clipped))),
+        norm if clipped is None else length_of(clipped),
         draft.seconds,
         draft.overhead,
         float(values.get("found_inf", 0.0) > 0),
         float(values.get("scale", NAN)),
         draft.batch,
         draft.epoch,
-        sum(float(count) for name, count in values.items() if name.startswith("input.")),
+        sum([float(count) for name, count in values.items() if name.startswith("input.")]),
     )
+
+
+def length_of(norms: Floats) -> float:
+    """The L2 norm of all, from those (n,) of the parts."""
+    return sqrt(norms.dot(norms))

@@ -6,6 +6,7 @@ from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import zip_longest
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from gradcheck_cli.observe.probes import merge_order
 from gradcheck_cli.observe.recorder_settings import RecorderSettings
 from gradcheck_cli.observe.rows import NAN, NOTHING, SERIES, Arrays, ProbeRow, Row, series_entry
 from gradcheck_cli.observe.signals.tables import Columns, make_signals
+from gradcheck_cli.observe.signals.tallies import Calls, joined, total_of
 from gradcheck_cli.observe.transfer import to_host
 from gradcheck_cli.records import (
     Floats,
@@ -95,27 +97,24 @@ class Store:
         self._thin()
 
     def _add_probes(self, probed: Probed, values: Arrays, row: Row) -> None:
-        unknown = np.full(len(self._trainable), NAN)
-        ratio = largest = unknown
+        ratio = largest = np.full(len(self._trainable), NAN)
         if "updates" in values:
-            with np.errstate(all="ignore"):
-                ratio = np.where(row.weights > 0, values["updates"] / row.weights, NAN)
-            largest = values["largest"]
+            ratio, largest = ratio_of(values["updates"], row.weights), values["largest"]
         scale = float(values.get("scale", 1.0))
         heard = probed.layout.unpack(values.get("numbers", NOTHING))
         output = self._root_means({p: (heard.pop(f"output.{p}"), n) for p, n in probed.output_numel.items()})
         gradient = self._root_means({p: (heard.pop(f"gradient.{p}"), n) for p, n in probed.gradient_numel.items()})
         gradient = {probe: value / (scale * self._settings.peers.degree) for probe, value in gradient.items()}
         merge_order(self._order, list(output))
-        signals = {name: calls[0].copy() if len(calls) == 1 else nanmean(calls) for name, calls in heard.items()}
+        signals = {name: joined(calls) for name, calls in heard.items()}
         signals.update(times_of(values, scale))
         self._probe_rows.append(ProbeRow(row.step, ratio, largest, output, gradient, signals))
 
-    def _root_means(self, calls: Mapping[int, tuple[Floats, int]]) -> dict[int, float]:
+    def _root_means(self, calls: Mapping[int, tuple[Calls, int]]) -> dict[int, float]:
         """RMS by probe, of so many elements each, from their sums of squares call by call."""
-        own = {probe: (float(squares.sum()), numel) for probe, (squares, numel) in calls.items()}
+        own = {probe: (total_of(squares), numel) for probe, (squares, numel) in calls.items()}
         sums = self._settings.peers.add_calls(own)
-        return {probe: float(np.sqrt(squares / max(numel, 1))) for probe, (squares, numel) in sums.items()}
+        return {probe: sqrt(squares / max(numel, 1)) for probe, (squares, numel) in sums.items()}
 
     def _thin(self) -> None:
         if len(self._rows) > self._settings.max_rows:
@@ -188,12 +187,10 @@ class Store:
         return np.array(cells, dtype=np.float64).reshape(len(rows), len(self._order))
 
 
-def nanmean(calls: Floats) -> Floats:
-    """The mean of (calls, values) over the calls, without NaN."""
-    known = ~np.isnan(calls)
+def ratio_of(updates: Floats, weights: Floats) -> Floats:
+    """(n,): how far parameters moved, over their norms; NaN where those are 0 or NaN."""
     with np.errstate(all="ignore"):
-        mean: Floats = np.where(known, calls, 0).sum(0) / known.sum(0)
-    return mean
+        return np.where(weights > 0, updates / weights, NAN)
 
 
 def times_of(values: Arrays, scale: float) -> dict[str, Floats]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,25 +11,44 @@ from torch import Tensor
 
 from gradcheck_cli.records import Floats
 
-Value = Tensor | Floats | float
+
+@dataclass(slots=True)
+class Packed:
+    """float64 numbers, (n,) or in rows of so many `columns`. An array of them is made when there is time."""
+
+    data: bytes
+    columns: int = 0
+
+    def __len__(self) -> int:
+        return len(self.data) // (8 * (self.columns or 1))
+
+    def unpack(self) -> Floats:
+        """The array."""
+        numbers = np.frombuffer(self.data)
+        return numbers.reshape(-1, self.columns) if self.columns else numbers
+
+
+Value = Tensor | Floats | Packed | float
 
 
 def to_host(values: Sequence[Value]) -> list[Floats]:
     """The values as float64 arrays of their own shapes: one transfer for each accelerator among them, no more."""
-    arrays: dict[int, Floats] = {}
     waiting: dict[torch.device, list[int]] = {}
     for index, value in enumerate(values):
-        if isinstance(value, Tensor) and value.device.type != "cpu":
+        if isinstance(value, Tensor) and not value.is_cpu:
             waiting.setdefault(value.device, []).append(index)
-        else:
-            arrays[index] = on_host(value)
+    arrived: dict[int, Floats] = {}
     for indices in waiting.values():
-        arrays.update(transfer_together(indices, [values[i] for i in indices]))  # type: ignore[misc]
-    return [arrays[index] for index in range(len(values))]
+        arrived.update(transfer_together(indices, [values[i] for i in indices]))  # type: ignore[misc]
+    return [arrived[index] if index in arrived else on_host(value) for index, value in enumerate(values)]
 
 
 def on_host(value: Value) -> Floats:
     """A value that is here already, as an array."""
+    if isinstance(value, Packed):
+        return value.unpack()
+    if isinstance(value, np.ndarray):
+        return value
     if isinstance(value, Tensor):
         return np.asarray(value.detach().double() if value.dim() else value.item(), dtype=np.float64)
     return np.asarray(value, dtype=np.float64)

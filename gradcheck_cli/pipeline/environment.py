@@ -57,7 +57,7 @@ def reductions() -> str:
     """How gradients on a CPU are read."""
     if library.COMPILED is not None:
         return "compiled"
-    return "not compiled, which costs time: install a C compiler, then gradcheck again"
+    return "not compiled, which costs time: install a C compiler and Python's headers, then gradcheck again"
 
 
 def cuda() -> str:

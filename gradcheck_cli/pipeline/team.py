@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from time import perf_counter
 
 import numpy as np
 import torch
@@ -47,7 +48,8 @@ class Team:
             return ending
         if not ending and not is_last and source.is_over:
             ending = "data-exhausted"
-        pressing, awaited = self.group.largest(np.array([ENDINGS.index(ending), recorder.is_awaited], dtype=float))
+        is_awaited = recorder.is_awaited(perf_counter())
+        pressing, awaited = self.group.largest(np.array([ENDINGS.index(ending), is_awaited], dtype=float))
         if awaited:
             recorder.flush()
             # norms may differ where ranks do not synchronise

@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from gradcheck_cli.audit import LoopAudit, OptimizerSeen
-from gradcheck_cli.observe.audit.gradients import Gradients, address
+from gradcheck_cli.observe.audit.gradients import Gradients, address, is_same
 from gradcheck_cli.observe.audit.journal import Journal, Note
 from gradcheck_cli.observe.audit.losses import Reading, mark_scaled, read_loss
 from gradcheck_cli.observe.audit.measures import cosine_of_clamp, count_nonfinite, number_in
@@ -218,7 +218,7 @@ class Auditor:
             return
         for one in gradients:
             before, now = one.look()
-            if before is not now:  # else both are None
+            if not is_same(before, now):
                 self._note("look", [one], before=before, now=now, moved=one.moved)
 
     def _hold(self, gradients: Iterable[Gradients]) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from weakref import ref
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
@@ -16,8 +14,8 @@ from gradcheck_cli.observe.native import library
 EACH = 2
 VALUES = 32
 
-Sample = Tensor | npt.NDArray[np.float32] | None
-"""Some elements (n,) float32, as an array where that makes nobody wait for a device."""
+Sample = Tensor | bytes | None
+"""Some elements (n,) float32, as bytes where that makes nobody wait for a device."""
 Marks = tuple[tuple[int, int] | None, ...]
 
 
@@ -56,7 +54,7 @@ class Gradients:
         gradients = [g for g in self._gradients() if g is not None]
         known = [first_bytes(gradient) for gradient in gradients]
         if known and None not in known:
-            return np.frombuffer(b"".join(known), dtype=np.float32)  # type: ignore[arg-type]
+            return b"".join(known)  # type: ignore[arg-type]
         with torch.no_grad():
             parts = [part for g in gradients if (part := few(g)) is not None]
             return torch.cat(parts) if parts else None
@@ -103,6 +101,16 @@ class Gradients:
 def ends(tensors: list[Tensor]) -> list[Tensor]:
     """The first and the last."""
     return tensors[:1] + tensors[1:][-(EACH - 1) :]
+
+
+def as_tensor(sample: Tensor | bytes) -> Tensor:
+    """(n,) float32 of a sample of one or more elements."""
+    return sample if isinstance(sample, Tensor) else torch.frombuffer(bytearray(sample), dtype=torch.float32)
+
+
+def is_same(before: Sample, now: Sample) -> bool:
+    """Whether two samples are known to be equal; tensors would have to be waited for."""
+    return before is now or (isinstance(before, bytes) and before == now)
 
 
 def first_bytes(gradient: Tensor) -> bytes | None:

@@ -91,13 +91,17 @@ def settle(note: Note, found: dict[tuple[int, str], Floats]) -> LoopEvent | None
     values = {name: found.get((id(note), name), value) for name, value in note.values.items()}
     kind = note.kind
     if kind == "look":
-        before, now = values.pop("before"), values.pop("now")
-        kind, found_out = compare(before, now)
+        kind, found_out = compare(*(as_array(values.pop(name)) for name in ("before", "now")))
         values |= found_out
     if not kind:
         return None
     plain = {name: plainly(name, value) for name, value in values.items()}
     return LoopEvent(kind, note.optimizers, location_of(note.line), note.site, note.measured, **plain)
+
+
+def as_array(sample: Floats | bytes | None) -> Floats | None:
+    """A sample of float32 numbers that was taken as bytes."""
+    return np.frombuffer(sample, dtype=np.float32).astype(np.float64) if isinstance(sample, bytes) else sample
 
 
 def plainly(name: str, value: Any) -> Any:

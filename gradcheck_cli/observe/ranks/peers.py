@@ -21,6 +21,7 @@ from gradcheck_cli.observe.ranks.checksums import Compared
 from gradcheck_cli.observe.ranks.local_gradients import LocalGradients
 from gradcheck_cli.observe.ranks.shards import Shards
 from gradcheck_cli.observe.ranks.whole import Whole
+from gradcheck_cli.observe.signals.tallies import Calls, total_of
 from gradcheck_cli.observe.transfer import to_host
 from gradcheck_cli.ranks import RankPart
 from gradcheck_cli.records import Floats
@@ -198,9 +199,9 @@ class RankPeers:
         )
 
 
-def table_of(heard: Mapping[str, Floats], kind: str, numel: Mapping[int, int], probes: int) -> Floats:
+def table_of(heard: Mapping[str, Calls], kind: str, numel: Mapping[int, int], probes: int) -> Floats:
     """(probes, 2): the sum of squares over all calls of each, and the number of elements behind it."""
     table = np.zeros((probes, 2))
     for probe, count in numel.items():
-        table[probe] = heard[f"{kind}.{probe}"].sum(), count
+        table[probe] = total_of(heard[f"{kind}.{probe}"]), count
     return table

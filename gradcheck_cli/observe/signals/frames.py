@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from torch import nn
 
@@ -22,7 +21,8 @@ OWN_KIND = {nn.ReLU: "relu", nn.Sigmoid: "sigmoid", nn.Tanh: "tanh"}
 class Role:
     """What a module is: a function holds neither modules nor parameters, a layer only parameters.
 
-    `is_quiet`: its forward is torch's own and calls no function of `activations.KINDS` but that of its own `kind`.
+    `is_whole`: what it returns as a whole is looked at. `is_quiet`: its forward is torch's own and calls no function of
+    `activations.KINDS` but that of its own `kind`.
     """
 
     name: str
@@ -30,16 +30,24 @@ class Role:
     is_function: bool
     is_layer: bool
     channels_second: bool
+    is_whole: bool
     is_quiet: bool
     kind: str
 
 
-@dataclass
+@dataclass(slots=True)
 class Frame:
-    """One call of a module; `counts` says how often it called each function so far."""
+    """One call of a module; `counts` says how often it called each function so far, if any."""
 
     role: Role
-    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    counts: dict[tuple[str, str], int] | None = None
+
+    def count(self, key: tuple[str, str]) -> int:
+        """The how-manieth call of a function this is, from 0."""
+        if self.counts is None:
+            self.counts = {}
+        known = self.counts[key] = self.counts.get(key, 0) + 1
+        return known - 1
 
 
 class Frames:
@@ -51,6 +59,10 @@ class Frames:
 
     def __len__(self) -> int:
         return len(self._open)
+
+    def is_open(self) -> bool:
+        """Whether a call has not returned yet."""
+        return bool(self._open)
 
     def enter(self, role: Role) -> None:
         """A module is called."""
@@ -79,16 +91,14 @@ class Frames:
         """
         inner = self._open[-1]
         home = self._open[-2] if inner.role.is_function and len(self._open) > 1 else inner
-        key = inner.role.name, kind
-        home.counts[key] += 1
-        return Site(inner.role.name, kind, min(home.counts[key], CALLS) - 1)
+        return Site(inner.role.name, kind, min(home.count((inner.role.name, kind)), CALLS - 1))
 
     def unit_dim(self, dims: int) -> int:
         """The dimension of units or channels of an activation with so many dimensions, by the layer before it."""
         return 1 if self._channels_second and dims > 2 else dims - 1
 
 
-def role_of(name: str, module: nn.Module) -> Role:
+def role_of(name: str, module: nn.Module, is_block: bool) -> Role:
     """What a module is."""
     has_modules = any(True for _ in module.children())
     has_parameters = any(True for _ in module.parameters(recurse=False))
@@ -98,6 +108,7 @@ def role_of(name: str, module: nn.Module) -> Role:
         is_function=not has_modules and not has_parameters,
         is_layer=has_parameters and not has_modules,
         channels_second=type(module).__name__.startswith(CHANNELS_SECOND),
+        is_whole=is_block or not name or isinstance(module, nn.RNNCellBase),
         is_quiet=is_quiet(module),
         kind=OWN_KIND.get(type(module), ""),
     )

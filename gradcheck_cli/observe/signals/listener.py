@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -29,12 +29,15 @@ class Listener:
     """Between `attach` and `detach` it adds to the tallies what `gradcheck_cli.signals` describes.
 
     Modules that gradient checkpointing calls again, within a backward, are left alone, and calls without gradients.
+    `after` is given every call of any module when it returned, with what it was given and what it returned.
     """
 
-    def __init__(self, modules: Sequence[tuple[str, nn.Module]], tallies: Tallies) -> None:
+    def __init__(
+        self, modules: Sequence[tuple[str, nn.Module]], tallies: Tallies, frames: Frames, after: Callable[..., None]
+    ) -> None:
         eager = [(name, module) for name, module in modules if not isinstance(module, torch.jit.ScriptModule)]
         self._handles: list[RemovableHandle] = []
-        self._frames = Frames()
+        self._frames, self._after = frames, after
         self.tallies = tallies
         self.functions = Functions(self._frames, self.tallies)
         self.lengths: dict[int, int] = {}
@@ -42,8 +45,8 @@ class Listener:
         self._first_pass = True
         self._heard_from = 0  # so many frames were open when it began to hear of functions; 0 while it doesn't
         self.seconds = 0.0
-        self._roles = {id(module): role_of(name, module) for name, module in eager}
         self._blocks = blocks_of([module for _, module in eager])
+        self._roles = {id(module): role_of(name, module, module in self._blocks) for name, module in eager}
 
     def attach(self) -> None:
         """Listen from now on."""
@@ -61,9 +64,9 @@ class Listener:
         self._frames.clear()  # in the middle of a call
         self._stop_hearing()
 
-    def is_inside(self) -> bool:
-        """Whether a call that trains has not returned yet."""
-        return bool(self._frames)
+    def listens(self) -> bool:
+        """Whether it hears of every module's calls while it is attached."""
+        return bool(self._roles)
 
     def end_first_pass(self) -> None:
         """From the first backward on, gradients at time steps are those of the first micro-batch only."""
@@ -87,18 +90,19 @@ class Listener:
 
     def _leave(self, module: nn.Module, args: tuple[Any, ...], *rest: Any) -> None:
         *kwargs, output = rest  # torch leaves the keywords out where a forward raised
+        self._after(module, args, output)
         role = self._roles.get(id(module))
         if role is None or is_recomputing() or not self._frames:
             return
         began = perf_counter()
         if role.kind and not self._heard_from and is_measurable(output):
-            with torch.no_grad(), torch._C.DisableTorchFunction():
+            with torch._C.DisableTorchFunction():
                 self.functions.measure_activation(role.kind, output)
         self._frames.leave(role)
         if len(self._frames) < self._heard_from:
             self._stop_hearing()
-        if module in self._blocks or not role.name or isinstance(module, nn.RNNCellBase):
-            with torch.no_grad(), torch._C.DisableTorchFunction():
+        if role.is_whole:
+            with torch._C.DisableTorchFunction():
                 self._measure(role, first_tensor([*args, *kwargs]), output)
         self.seconds += perf_counter() - began + self.functions.seconds
         self.functions.seconds = 0.0

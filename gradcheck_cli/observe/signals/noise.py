@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gradcheck_cli.observe.native import library
 from gradcheck_cli.observe.signals.sampling import thin
-from gradcheck_cli.observe.transfer import Value
+from gradcheck_cli.records import Floats
 
 MOST = 1 << 12
 Sample = tuple[list[int], Tensor | bytes]
@@ -27,7 +27,7 @@ class GradientPairs:
         """Remember a step's gradients, one for each parameter."""
         self.held = sample(gradients)
 
-    def compare(self, gradients: Sequence[Tensor | None]) -> dict[str, Value]:
+    def compare(self, gradients: Sequence[Tensor | None]) -> dict[str, Tensor | Floats]:
         """`dot` and `square` (parameters,), see `Signals`; nothing unless the step before was held and is like this."""
         held, self.held = self.held, None
         now = sample(gradients)
@@ -38,7 +38,7 @@ class GradientPairs:
         return {name: put_nan(values, lengths) for name, values in pairs.items()} if 0 in lengths else pairs
 
 
-def products(before: Tensor | bytes, now: Tensor | bytes, lengths: list[int]) -> dict[str, Value]:
+def products(before: Tensor | bytes, now: Tensor | bytes, lengths: list[int]) -> dict[str, Tensor | Floats]:
     """`dot` and `square` of runs of these lengths: the inner product, and half the sum of both squared norms."""
     if isinstance(before, bytes) and isinstance(now, bytes) and library.COMPILED:
         table = np.frombuffer(library.COMPILED.compare(before, now, lengths)).reshape(-1, 2)
@@ -50,7 +50,7 @@ def products(before: Tensor | bytes, now: Tensor | bytes, lengths: list[int]) ->
     return {"dot": summed(before * now, counts), "square": summed(square, counts)}
 
 
-def put_nan(values: Value, lengths: list[int]) -> Value:
+def put_nan(values: Tensor | Floats, lengths: list[int]) -> Tensor | Floats:
     """The same values (n,), NaN where a run has no elements."""
     missing = np.array(lengths) == 0
     if isinstance(values, Tensor):
@@ -62,6 +62,8 @@ def sample(gradients: Sequence[Tensor | None]) -> Sample:
     """How many elements of each gradient are taken, 0 of those that are absent, sparse or complex; and all of them."""
     known = library.COMPILED.sample(gradients, MOST) if library.COMPILED else None
     if known is not None:
+        if len(known[0]) == len(gradients):
+            return known
         lengths = iter(known[0])
         return [0 if g is None else next(lengths) for g in gradients], known[1]
     parts = [thin(g.detach(), MOST).reshape(-1).float() if is_plain(g) else None for g in gradients]  # type: ignore[union-attr]

@@ -15,6 +15,9 @@ from gradcheck_cli.observe.signals.sampling import Term
 from gradcheck_cli.observe.transfer import Value
 from gradcheck_cli.records import Floats
 
+Calls = Sequence[Sequence[float | None]]
+"""A place's values, call by call."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -27,14 +30,30 @@ class Layout:
         terms = chain.from_iterable(chain.from_iterable(self.terms.values()))
         return [term for term in terms if isinstance(term, Tensor)]
 
-    def unpack(self, numbers: Floats) -> dict[str, Floats]:
-        """(calls, values) for each place, NaN where there is none; `numbers` (n,) are those of the `tensors`."""
-        arrived = iter(numbers)
+    def unpack(self, numbers: Floats) -> dict[str, Calls]:
+        """The values of each place, call by call, None where there is none; `numbers` (n,) are those of `tensors`."""
+        arrived = iter(numbers.ravel().tolist())
 
         def filled(call: Sequence[Term]) -> list[float | None]:
             return [next(arrived) if isinstance(term, Tensor) else term for term in call]
 
-        return {name: np.array([*map(filled, calls)], dtype=np.float64) for name, calls in self.terms.items()}
+        return {name: [*map(filled, calls)] for name, calls in self.terms.items()}
+
+
+def joined(calls: Calls) -> Floats:
+    """(values,): the means over the calls, NaN where there is none."""
+    table = np.array(calls, dtype=np.float64)
+    if len(table) == 1:
+        return table.reshape(-1)
+    known = ~np.isnan(table)
+    with np.errstate(all="ignore"):
+        mean: Floats = np.where(known, table, 0).sum(0) / known.sum(0)
+    return mean
+
+
+def total_of(calls: Calls) -> float:
+    """The sum of the first value over all calls."""
+    return sum([value for value, *_ in calls if value is not None])
 
 
 class Tallies:
@@ -82,10 +101,11 @@ class Tallies:
         return values, layout
 
 
-def gathered(numbers: list[Tensor]) -> Tensor:
+def gathered(numbers: list[Tensor]) -> Value:
     """All of them in one vector, without waiting for a device: on an accelerator, if there is one among them."""
-    devices = {number.device for number in numbers}
-    home = next((device for device in devices if device.type != "cpu"), numbers[0].device)
+    home = next((number.device for number in numbers if not number.is_cpu), None)
+    if home is None:
+        return np.array([float(number) for number in numbers])
     return torch.stack([number.to(home, non_blocking=True) for number in numbers])
 
 
