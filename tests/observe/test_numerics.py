@@ -190,6 +190,14 @@ def test_changes_of_parameters(reducer: Reducer, dtype: torch.dtype) -> None:
     np.testing.assert_allclose(largest, [float(new.abs().max()) if new.numel() else 0.0 for new in now], rtol=1e-6)
 
 
+def test_changes_of_a_parameter_that_lies_otherwise_after_the_update() -> None:
+    reducer = HostReducer()
+    before, now = torch.randn(4, 6), torch.randn(6, 4).t()
+    changes, largest = reducer.changes(reducer.hold([before]), [now])
+    assert to_host([changes])[0][0] == pytest.approx(float((before - now).norm()))
+    assert largest[0] == float(now.abs().max())
+
+
 def test_parameters_that_move_are_found_again() -> None:
     reducer, parameters = HostReducer(), [torch.nn.Parameter(torch.ones(50)), torch.nn.Parameter(torch.ones(5))]
     assert to_host([reducer.norms(parameters)])[0][0] == pytest.approx(50**0.5)

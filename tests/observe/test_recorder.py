@@ -234,6 +234,24 @@ def test_compiled_modules_are_left_alone_unless_run_eagerly() -> None:
     assert [module.name for module in seen.probed] == ["0", "2"]
 
 
+def test_what_a_modules_own_hook_makes_of_its_output_is_what_is_probed() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    model[0].register_forward_hook(lambda module, args, output: 10 * output)
+    x = torch.randn(5, 4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    with Recorder(model, optimizer) as recorder:
+        model(x).sum().backward()
+        optimizer.step()
+    hidden = model[0](x)
+    expected = [float(one.square().mean().sqrt()) for one in (hidden, model[1](hidden))]
+    probes = recorder.recording(RUN).probes
+    np.testing.assert_allclose(probes.output_rms[0], expected, rtol=1e-6)
+    gradient = model[1].weight.sum(0)
+    np.testing.assert_allclose(probes.output_grad_rms[0, 0], float(gradient.square().mean().sqrt()), rtol=1e-6)
+    assert len(model[0]._forward_hooks) == 1
+
+
 def test_probes_come_on_the_first_three_steps_and_then_every_nth() -> None:
     assert record(classify(nn.Linear(6, 5)), steps=12, probe_every=4).probes.steps.tolist() == [0, 1, 2, 4, 8]
     assert record(classify(nn.Linear(6, 5)), steps=12, probe_every=0).probes.steps.tolist() == []
