@@ -25,34 +25,31 @@ static void end_reading(PyThreadState *state) {
   if (state) PyEval_RestoreThread(state);
 }
 
-static PyObject *describe_tensors(PyObject *module, PyObject *tensors) {
+/* A row of `width` numbers for each tensor. */
+static PyObject *rows_of(PyObject *tensors, Py_ssize_t width, void (*reduce)(const float *, int64_t, double *)) {
   places known;
-  (void)module;
   if (!locate_all(tensors, &known)) return nothing();
-  PyObject *table = PyBytes_FromStringAndSize(NULL, known.count * 6 * sizeof(double));
+  PyObject *table = PyBytes_FromStringAndSize(NULL, known.count * width * sizeof(double));
   if (table) {
     double *out = (double *)PyBytes_AS_STRING(table);
     PyThreadState *state = begin_reading(known.size);
-    for (Py_ssize_t i = 0; i < known.count; i++) describe(known.items[i].start, known.items[i].size, out + 6 * i);
+    for (Py_ssize_t i = 0; i < known.count; i++) reduce(known.items[i].start, known.items[i].size, out + width * i);
     end_reading(state);
   }
   let_go(&known);
   return table;
 }
 
-static PyObject *norms_of_tensors(PyObject *module, PyObject *tensors) {
-  places known;
+static void norm(const float *x, int64_t n, double *out) { *out = sqrt(square(x, n)); }
+
+static PyObject *describe_tensors(PyObject *module, PyObject *tensors) {
   (void)module;
-  if (!locate_all(tensors, &known)) return nothing();
-  PyObject *column = PyBytes_FromStringAndSize(NULL, known.count * sizeof(double));
-  if (column) {
-    double *out = (double *)PyBytes_AS_STRING(column);
-    PyThreadState *state = begin_reading(known.size);
-    for (Py_ssize_t i = 0; i < known.count; i++) out[i] = sqrt(square(known.items[i].start, known.items[i].size));
-    end_reading(state);
-  }
-  let_go(&known);
-  return column;
+  return rows_of(tensors, 6, describe);
+}
+
+static PyObject *norms_of_tensors(PyObject *module, PyObject *tensors) {
+  (void)module;
+  return rows_of(tensors, 1, norm);
 }
 
 static PyObject *copy_tensors(PyObject *module, PyObject *tensors) {
