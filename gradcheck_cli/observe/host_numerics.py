@@ -40,13 +40,12 @@ class HostReducer:
         known = library.COMPILED.copy(tensors) if library.COMPILED else None
         return [tensor.detach().clone() for tensor in tensors] if known is None else known
 
-    def changes(self, held: Held, now: Sequence[Tensor]) -> tuple[Floats | Packed, Floats]:
+    def changes(self, held: Held, now: Sequence[Tensor]) -> tuple[Floats | Packed, Floats | Packed]:
         """(n,) and (n,), see `numerics.Reducer.changes`."""
         copies = [copy for copy in held if isinstance(copy, bytes)]
         known = library.COMPILED.changes(copies, now) if library.COMPILED and copies else None
         if known is not None:
-            moved, largest = np.frombuffer(known).reshape(-1, 2).T
-            return moved, largest
+            return Packed(known[0]), Packed(known[1])
         differences = [restored(old, new) - new.detach() for old, new in zip(held, now, strict=True)]
         return self.norms(differences), np.array([moments_of(stored_values(tensor))[2] for tensor in now])
 

@@ -9,6 +9,7 @@ import numpy as np
 from gradcheck_cli.observe.draft import Draft
 from gradcheck_cli.observe.recorder_settings import RecorderSettings
 from gradcheck_cli.observe.rows import SERIES, ProbeRow, Row
+from gradcheck_cli.observe.transfer import on_host
 from gradcheck_cli.records import Bools, Floats, Ints, ParameterInfo
 from gradcheck_cli.step_statistics import StepStatistics
 
@@ -73,7 +74,7 @@ class LiveSteps:
     def _gradients(self, row: Row) -> Iterator[Column]:
         """Of the parameters that had a gradient; `row.statistics` (present, 6) has the COLUMNS of `numerics`."""
         layer, numel, count = self._layer[row.present], self._numel[row.present], len(self._names)
-        norm, _, _, max_abs, zero_fraction, _ = row.statistics.T
+        norm, _, _, max_abs, zero_fraction, _ = on_host(row.statistics).T
         elements = np.bincount(layer, numel, count)
         largest = np.zeros(count)
         np.maximum.at(largest, layer, max_abs)
@@ -85,12 +86,13 @@ class LiveSteps:
 
     def _parameters(self, row: Row, probes: ProbeRow | None) -> Iterator[Column]:
         count = len(self._names)
-        self._norms[self._trainable] = row.weights
+        self._norms[self._trainable] = weights = on_host(row.weights)
         yield "parameter_norm", joint_norm(self._layer, self._norms, count), np.ones(count, dtype=np.bool_)
         if probes:
-            known = np.isfinite(probes.update_ratio) & (row.weights > 0)
-            layer, weights = self._layer[self._trainable[known]], row.weights[known]
-            updates = joint_norm(layer, probes.update_ratio[known] * weights, count)
+            ratio = probes.update_ratio
+            known = np.isfinite(ratio) & (weights > 0)
+            layer, weights = self._layer[self._trainable[known]], weights[known]
+            updates = joint_norm(layer, ratio[known] * weights, count)
             yield "update_ratio", updates / joint_norm(layer, weights, count), np.bincount(layer, minlength=count) > 0
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from gradcheck_cli.observe.draft import Draft
 from gradcheck_cli.records import Floats
 
-Values = dict[str, Floats]
-"""What one step measured, by name, once it has come over from the device."""
+Values = dict[str, Any]
+"""What one step measured, by name, once it has come over from the device: each one a `transfer.Here`."""
 Sums = Mapping[int, tuple[float, int]]
 """Sums of squares and numbers of elements, by probe."""
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
 from typing import NamedTuple
 
 import numpy as np
 
 from gradcheck_cli.observe.draft import Draft
+from gradcheck_cli.observe.peers import Values
+from gradcheck_cli.observe.signals.tallies import Cells
+from gradcheck_cli.observe.transfer import Packed, on_host, stack
 from gradcheck_cli.records import Floats
 
 SERIES: Mapping[str, type] = {
@@ -26,19 +28,6 @@ SERIES: Mapping[str, type] = {
 }
 NAN = float("nan")
 NOTHING = np.empty((0, 6))
-Arrays = Mapping[str, Floats]
-
-
-@dataclass(frozen=True)
-class ProbeRow:
-    """One probed step; (trainable,) arrays, outputs and their gradients as RMS by probe, and what else was heard."""
-
-    step: int
-    update_ratio: Floats
-    parameter_max: Floats
-    output: dict[int, float]
-    gradient: dict[int, float]
-    signals: dict[str, Floats]
 
 
 class Row(NamedTuple):
@@ -46,17 +35,45 @@ class Row(NamedTuple):
 
     step: int
     present: Sequence[int]
-    statistics: Floats
-    weights: Floats
+    statistics: Floats | Packed
+    weights: Floats | Packed
 
 
-def series_entry(draft: Draft, values: Arrays, statistics: Floats) -> tuple[float, ...]:
-    """One step's values of SERIES, in its order."""
-    norm, clipped = length_of(statistics[:, 0]), values.get("clipped")
+@dataclass(frozen=True, slots=True)
+class ProbeRow:
+    """One probed step: how far parameters moved, their norms before it and their largest elements, (trainable,); no
+    moves of a step that was skipped. Outputs and their gradients as RMS by probe, and what else was heard.
+    """
+
+    step: int
+    weights: Floats | Packed
+    updates: Floats | Packed | None
+    largest: Floats | Packed | None
+    output: dict[int, float]
+    gradient: dict[int, float]
+    signals: dict[str, Cells]
+
+    @property
+    def update_ratio(self) -> Floats:
+        """(trainable,): how far they moved, over their norms; NaN where those are 0 or NaN."""
+        weights = on_host(self.weights)
+        if self.updates is None:
+            return np.full(len(weights), NAN)
+        with np.errstate(all="ignore"):
+            return np.where(weights > 0, on_host(self.updates) / weights, NAN)
+
+    @property
+    def parameter_max(self) -> Floats:
+        """(trainable,)"""
+        return np.full(len(self.weights), NAN) if self.largest is None else on_host(self.largest)
+
+
+def series_entry(draft: Draft, values: Values, norm: float, clipped: float) -> tuple[float, ...]:
+    """One step's values of SERIES, in its order, with the norm of all its gradients before and after clipping."""
     return (
         float(values.get("loss", NAN)),
         norm,
-        norm if clipped is None else length_of(clipped),
+        clipped,
         draft.seconds,
         draft.overhead,
         float(values.get("found_inf", 0.0) > 0),
@@ -67,6 +84,13 @@ def series_entry(draft: Draft, values: Arrays, statistics: Floats) -> tuple[floa
     )
 
 
-def length_of(norms: Floats) -> float:
-    """The L2 norm of all, from those (n,) of the parts."""
-    return sqrt(norms.dot(norms))
+def joint_norms(tables: Sequence[Floats | Packed]) -> list[float]:
+    """For each step, the L2 norm of all, from those of the parts: (n,), or the first column of a table."""
+    shapes = {table.shape for table in tables}
+    if len(shapes) > 1:
+        return [norm for table in tables for norm in joint_norms([table])]
+    together = stack(tables) if tables else NOTHING
+    norms = together[:, :, 0] if together.ndim > 2 else together
+    with np.errstate(all="ignore"):
+        joint: list[float] = np.sqrt(np.square(norms).sum(axis=-1)).tolist()
+    return joint

@@ -13,12 +13,13 @@ import numpy as np
 
 from gradcheck_cli.observe.draft import Draft, Probed
 from gradcheck_cli.observe.numerics import COLUMNS
+from gradcheck_cli.observe.peers import Values
 from gradcheck_cli.observe.probes import merge_order
 from gradcheck_cli.observe.recorder_settings import RecorderSettings
-from gradcheck_cli.observe.rows import NAN, NOTHING, SERIES, Arrays, ProbeRow, Row, series_entry
+from gradcheck_cli.observe.rows import NAN, NOTHING, SERIES, ProbeRow, Row, joint_norms, series_entry
 from gradcheck_cli.observe.signals.tables import Columns, make_signals
 from gradcheck_cli.observe.signals.tallies import Calls, joined, total_of
-from gradcheck_cli.observe.transfer import to_host
+from gradcheck_cli.observe.transfer import bring, on_host
 from gradcheck_cli.records import (
     Floats,
     ModuleInfo,
@@ -72,17 +73,18 @@ class Store:
 
     def take(self, drafts: Sequence[Draft]) -> None:
         """Bring drafts over from the device, in one transfer, and append their steps up to the one that is the last."""
-        arrays = iter(to_host([value for draft in drafts for value in draft.values.values()]))
-        taken = [{name: next(arrays) for name in draft.values} for draft in drafts]
+        taken = bring([draft.values for draft in drafts])
         self._settings.peers.put_together(drafts, taken, self._trainable)
-        for draft, values in zip(drafts, taken, strict=True):
+        statistics = [values.get("statistics", NOTHING) for values in taken]
+        norms = joint_norms(statistics)
+        clipped = joint_norms([values.get("clipped", known) for values, known in zip(taken, statistics, strict=True)])
+        for draft, values, *of_gradients in zip(drafts, taken, norms, clipped, strict=True):
             if not self.ended:
-                self._add(draft, values)
-                self.ended = self._settings.reason_to_end(float(values.get("loss", 0)), self.latest("grad_norm"))
+                self._add(draft, values, series_entry(draft, values, *of_gradients))
+                self.ended = self._settings.reason_to_end(float(values.get("loss", 0)), of_gradients[0])
 
-    def _add(self, draft: Draft, values: Arrays) -> None:
+    def _add(self, draft: Draft, values: Values, entry: Sequence[float]) -> None:
         row = Row(self.steps, draft.present, values.get("statistics", NOTHING), values["weights"])
-        entry = series_entry(draft, values, row.statistics)
         self._series.extend(entry)
         self._lr.append(tuple(map(float, draft.lr)))
         self.nonfinite_input = self.nonfinite_input or draft.nonfinite_input
@@ -96,10 +98,7 @@ class Store:
         self.steps += 1
         self._thin()
 
-    def _add_probes(self, probed: Probed, values: Arrays, row: Row) -> None:
-        ratio = largest = np.full(len(self._trainable), NAN)
-        if "updates" in values:
-            ratio, largest = ratio_of(values["updates"], row.weights), values["largest"]
+    def _add_probes(self, probed: Probed, values: Values, row: Row) -> None:
         scale = float(values.get("scale", 1.0))
         heard = probed.layout.unpack(values.get("numbers", NOTHING))
         output = self._root_means({p: (heard.pop(f"output.{p}"), n) for p, n in probed.output_numel.items()})
@@ -108,7 +107,8 @@ class Store:
         merge_order(self._order, list(output))
         signals = {name: joined(calls) for name, calls in heard.items()}
         signals.update(times_of(values, scale))
-        self._probe_rows.append(ProbeRow(row.step, ratio, largest, output, gradient, signals))
+        moved = values.get("updates"), values.get("largest")
+        self._probe_rows.append(ProbeRow(row.step, row.weights, *moved, output, gradient, signals))
 
     def _root_means(self, calls: Mapping[int, tuple[Calls, int]]) -> dict[int, float]:
         """RMS by probe, of so many elements each, from their sums of squares call by call."""
@@ -159,9 +159,9 @@ class Store:
         statistics, has_gradient = np.full((*shape, 6), NAN), np.zeros(shape, dtype=np.bool_)
         norms = np.tile(self._initial_norms, (len(self._rows), 1))
         for number, row in enumerate(self._rows):
-            statistics[number, row.present] = row.statistics
+            statistics[number, row.present] = on_host(row.statistics)
             has_gradient[number, row.present] = True
-            norms[number, self._trainable] = row.weights
+            norms[number, self._trainable] = on_host(row.weights)
         columns = {name: np.ascontiguousarray(statistics[:, :, i]) for i, name in enumerate(COLUMNS)}
         steps = np.array([row.step for row in self._rows], dtype=np.int64)
         return ParameterStatistics(steps=steps, has_gradient=has_gradient, parameter_norm=norms, **columns)
@@ -187,12 +187,6 @@ class Store:
         return np.array(cells, dtype=np.float64).reshape(len(rows), len(self._order))
 
 
-def ratio_of(updates: Floats, weights: Floats) -> Floats:
-    """(n,): how far parameters moved, over their norms; NaN where those are 0 or NaN."""
-    with np.errstate(all="ignore"):
-        return np.where(weights > 0, updates / weights, NAN)
-
-
-def times_of(values: Arrays, scale: float) -> dict[str, Floats]:
+def times_of(values: Values, scale: float) -> dict[str, Floats]:
     """Mean squares of gradients at time steps, without the loss scale."""
     return {name: value / scale**2 for name, value in values.items() if name.startswith("time.")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,13 +23,32 @@ class Packed:
     def __len__(self) -> int:
         return len(self.data) // (8 * (self.columns or 1))
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of the array."""
+        return (len(self), self.columns) if self.columns else (len(self),)
+
     def unpack(self) -> Floats:
         """The array."""
         numbers = np.frombuffer(self.data)
         return numbers.reshape(-1, self.columns) if self.columns else numbers
 
 
-Value = Tensor | Floats | Packed | float
+Here = Floats | Packed | float
+"""What is on the host."""
+Value = Tensor | Here
+
+
+def bring(tables: Sequence[dict[str, Value]]) -> Sequence[dict[str, Any]]:
+    """The same tables of values, each now a `Here`: one transfer for each accelerator."""
+    tensors = [value for table in tables for value in table.values() if isinstance(value, Tensor)]
+    if not tensors:
+        return tables
+    arrays = iter(to_host(tensors))
+    return [
+        {name: next(arrays) if isinstance(value, Tensor) else value for name, value in table.items()}
+        for table in tables
+    ]
 
 
 def to_host(values: Sequence[Value]) -> list[Floats]:
@@ -52,6 +72,14 @@ def on_host(value: Value) -> Floats:
     if isinstance(value, Tensor):
         return np.asarray(value.detach().double() if value.dim() else value.item(), dtype=np.float64)
     return np.asarray(value, dtype=np.float64)
+
+
+def stack(values: Sequence[Floats | Packed]) -> Floats:
+    """(values, *shape): values of one shape in one array."""
+    packed = [value.data for value in values if isinstance(value, Packed)]
+    if len(packed) < len(values):
+        return np.stack([on_host(value) for value in values])
+    return np.frombuffer(b"".join(packed)).reshape(len(values), *values[0].shape)
 
 
 def transfer_together(indices: Sequence[int], tensors: Sequence[Tensor]) -> dict[int, Floats]:

@@ -68,6 +68,27 @@ static PyObject *copy_tensors(PyObject *module, PyObject *tensors) {
   return copies;
 }
 
+/* Two arrays of float64, as bytes. */
+typedef struct {
+  PyObject *left, *right;
+} columns;
+
+static double *numbers_of(PyObject *column) { return (double *)PyBytes_AS_STRING(column); }
+
+static int make_columns(columns *table, Py_ssize_t rows) {
+  table->left = PyBytes_FromStringAndSize(NULL, rows * sizeof(double));
+  table->right = table->left ? PyBytes_FromStringAndSize(NULL, rows * sizeof(double)) : NULL;
+  if (!table->right) Py_CLEAR(table->left);
+  return table->right != NULL;
+}
+
+static PyObject *hand_out(columns *table) {
+  PyObject *both = PyTuple_Pack(2, table->left, table->right);
+  Py_CLEAR(table->left);
+  Py_CLEAR(table->right);
+  return both;
+}
+
 /* Whether there is a copy of each tensor, of its size. */
 static int are_copies(PyObject *copies, const places *known) {
   int are = PyList_Check(copies) && PyList_GET_SIZE(copies) == known->count;
@@ -77,22 +98,22 @@ static int are_copies(PyObject *copies, const places *known) {
 }
 
 static PyObject *changes_of_tensors(PyObject *module, PyObject *args) {
-  PyObject *copies, *tensors, *table = NULL;
+  PyObject *copies, *tensors;
+  columns table = {NULL, NULL};
   places known;
   (void)module;
   if (!PyArg_ParseTuple(args, "OO", &copies, &tensors) || !locate_all(tensors, &known)) return nothing();
-  if (are_copies(copies, &known)) table = PyBytes_FromStringAndSize(NULL, known.count * 2 * sizeof(double));
-  for (Py_ssize_t i = 0; table && i < known.count; i++) {
-    double *out = (double *)PyBytes_AS_STRING(table);
+  int is_ready = are_copies(copies, &known) && make_columns(&table, known.count);
+  for (Py_ssize_t i = 0; is_ready && i < known.count; i++) {
     const float *before = (const float *)PyBytes_AS_STRING(PyList_GET_ITEM(copies, i));
     place now = known.items[i];
     PyThreadState *state = begin_reading(now.size);
-    out[2 * i] = distance(before, now.start, now.size);
-    out[2 * i + 1] = largest(now.start, now.size);
+    numbers_of(table.left)[i] = distance(before, now.start, now.size);
+    numbers_of(table.right)[i] = largest(now.start, now.size);
     end_reading(state);
   }
   let_go(&known);
-  return table ? table : nothing();
+  return is_ready ? hand_out(&table) : nothing();
 }
 
 /* The distance of a sample's elements; odd, so that it doesn't fall on the same column of every row. */
@@ -141,14 +162,15 @@ static PyObject *compare_samples(PyObject *module, PyObject *args) {
     PyErr_SetString(PyExc_ValueError, "samples of other lengths");
     return NULL;
   }
-  PyObject *table = PyBytes_FromStringAndSize(NULL, PyList_GET_SIZE(lengths) * 2 * sizeof(double));
-  for (Py_ssize_t i = 0, at = 0; table && i < PyList_GET_SIZE(lengths); i++) {
-    double *out = (double *)PyBytes_AS_STRING(table) + 2 * i;
+  columns table;
+  if (!make_columns(&table, PyList_GET_SIZE(lengths))) return NULL;
+  for (Py_ssize_t i = 0, at = 0; i < PyList_GET_SIZE(lengths); i++) {
     Py_ssize_t length = PyLong_AsSsize_t(PyList_GET_ITEM(lengths, i));
-    compare((const float *)ones + at, (const float *)others + at, length, out);
+    numbers_of(table.left)[i] =
+        compare((const float *)ones + at, (const float *)others + at, length, numbers_of(table.right) + i);
     at += length;
   }
-  return table;
+  return hand_out(&table);
 }
 
 static PyObject *moments_of(PyObject *module, PyObject *tensor) {

@@ -38,14 +38,14 @@ class Reductions(Protocol):
     def copy(self, tensors: Sequence[Tensor], /) -> list[bytes] | None:
         """The float32 elements of each."""
 
-    def changes(self, copies: list[bytes], tensors: Sequence[Tensor], /) -> bytes | None:
-        """(n, 2): the L2 norm of the difference to each copy, and the largest magnitude."""
+    def changes(self, copies: list[bytes], tensors: Sequence[Tensor], /) -> tuple[bytes, bytes] | None:
+        """(n,) and (n,): the L2 norm of the difference to each copy, and the largest magnitude."""
 
     def sample(self, tensors: Sequence[Tensor | None], most: int, /) -> tuple[list[int], bytes] | None:
         """Up to `most` elements of each at even distances: how many of each, and all of them, float32."""
 
-    def compare(self, ones: bytes, others: bytes, lengths: list[int], /) -> bytes:
-        """(n, 2) of samples of these lengths: each inner product, and half the sum of both squared norms."""
+    def compare(self, ones: bytes, others: bytes, lengths: list[int], /) -> tuple[bytes, bytes]:
+        """(n,) and (n,) of samples of these lengths: each inner product, and half the sum of both squared norms."""
 
     def moments_of(self, tensor: Tensor, /) -> Sums | None:
         """Of one tensor."""

@@ -100,7 +100,7 @@ FOR_EACH_PROCESSOR double distance(const float *x, const float *y, int64_t n) {
   return sqrt(sum);
 }
 
-FOR_EACH_PROCESSOR void compare(const float *x, const float *y, int64_t n, double *out) {
+FOR_EACH_PROCESSOR double compare(const float *x, const float *y, int64_t n, double *square) {
   doubles product = {0}, squares = {0};
   int64_t i = 0;
   for (; i + LANES <= n; i += LANES) {
@@ -108,13 +108,13 @@ FOR_EACH_PROCESSOR void compare(const float *x, const float *y, int64_t n, doubl
     product += left * right;
     squares += left * left + right * right;
   }
-  out[0] = added(product);
-  out[1] = added(squares);
+  double dot = added(product), sum = added(squares);
   for (; i < n; i++) {
-    out[0] += (double)x[i] * y[i];
-    out[1] += (double)x[i] * x[i] + (double)y[i] * y[i];
+    dot += (double)x[i] * y[i];
+    sum += (double)x[i] * x[i] + (double)y[i] * y[i];
   }
-  out[1] /= 2;
+  *square = sum / 2;
+  return dot;
 }
 
 FOR_EACH_PROCESSOR float largest(const float *x, int64_t n) {

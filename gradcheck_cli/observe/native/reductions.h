@@ -18,8 +18,8 @@ double square(const float *x, int64_t n);
 /* The L2 norm of x - y. */
 double distance(const float *x, const float *y, int64_t n);
 
-/* out[2]: the sum of x y, and half that of x^2 + y^2. */
-void compare(const float *x, const float *y, int64_t n, double *out);
+/* The sum of x y, and in `square` half that of x^2 + y^2. */
+double compare(const float *x, const float *y, int64_t n, double *square);
 
 /* The largest magnitude, NaN if one is. */
 float largest(const float *x, int64_t n);

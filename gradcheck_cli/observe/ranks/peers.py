@@ -22,7 +22,7 @@ from gradcheck_cli.observe.ranks.local_gradients import LocalGradients
 from gradcheck_cli.observe.ranks.shards import Shards
 from gradcheck_cli.observe.ranks.whole import Whole
 from gradcheck_cli.observe.signals.tallies import Calls, total_of
-from gradcheck_cli.observe.transfer import to_host
+from gradcheck_cli.observe.transfer import on_host, to_host
 from gradcheck_cli.ranks import RankPart
 from gradcheck_cli.records import Floats
 
@@ -117,6 +117,7 @@ class RankPeers:
     def put_together(self, drafts: Sequence[Draft], values: Sequence[Values], trainable: Sequence[int]) -> None:
         """Make what every rank measured of its part that of the whole, in `values`; note what was the rank's own."""
         for draft, one in zip(drafts, values, strict=True):
+            one.update({name: on_host(value) for name, value in one.items()})
             self._note(draft, one)
         self._average_losses(values)
         self._add_up_calls(drafts, values)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gradcheck_cli.observe.native import library
 from gradcheck_cli.observe.signals.sampling import thin
-from gradcheck_cli.records import Floats
+from gradcheck_cli.observe.transfer import Packed, Value, on_host
 
 MOST = 1 << 12
 Sample = tuple[list[int], Tensor | bytes]
@@ -27,7 +27,7 @@ class GradientPairs:
         """Remember a step's gradients, one for each parameter."""
         self.held = sample(gradients)
 
-    def compare(self, gradients: Sequence[Tensor | None]) -> dict[str, Tensor | Floats]:
+    def compare(self, gradients: Sequence[Tensor | None]) -> dict[str, Value]:
         """`dot` and `square` (parameters,), see `Signals`; nothing unless the step before was held and is like this."""
         held, self.held = self.held, None
         now = sample(gradients)
@@ -38,24 +38,24 @@ class GradientPairs:
         return {name: put_nan(values, lengths) for name, values in pairs.items()} if 0 in lengths else pairs
 
 
-def products(before: Tensor | bytes, now: Tensor | bytes, lengths: list[int]) -> dict[str, Tensor | Floats]:
+def products(before: Tensor | bytes, now: Tensor | bytes, lengths: list[int]) -> dict[str, Value]:
     """`dot` and `square` of runs of these lengths: the inner product, and half the sum of both squared norms."""
     if isinstance(before, bytes) and isinstance(now, bytes) and library.COMPILED:
-        table = np.frombuffer(library.COMPILED.compare(before, now, lengths)).reshape(-1, 2)
-        return {"dot": table[:, 0], "square": table[:, 1]}
+        dot, square = library.COMPILED.compare(before, now, lengths)
+        return {"dot": Packed(dot), "square": Packed(square)}
     assert isinstance(before, Tensor)
     assert isinstance(now, Tensor)
     counts = torch.tensor(lengths, device=now.device)
-    square = torch.addcmul(before * before, now, now) / 2
-    return {"dot": summed(before * now, counts), "square": summed(square, counts)}
+    squares = torch.addcmul(before * before, now, now) / 2
+    return {"dot": summed(before * now, counts), "square": summed(squares, counts)}
 
 
-def put_nan(values: Tensor | Floats, lengths: list[int]) -> Tensor | Floats:
+def put_nan(values: Value, lengths: list[int]) -> Value:
     """The same values (n,), NaN where a run has no elements."""
     missing = np.array(lengths) == 0
     if isinstance(values, Tensor):
         return values.masked_fill(torch.from_numpy(missing).to(values.device), torch.nan)
-    return np.where(missing, np.nan, values)
+    return np.where(missing, np.nan, on_host(values))
 
 
 def sample(gradients: Sequence[Tensor | None]) -> Sample:

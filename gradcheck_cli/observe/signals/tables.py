@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gradcheck_cli.observe.signals.activations import Activity
+from gradcheck_cli.observe.transfer import on_host
 from gradcheck_cli.records import Floats
 from gradcheck_cli.signals import (
     ActivationSignals,
@@ -21,7 +22,8 @@ from gradcheck_cli.signals import (
     WeightSignals,
 )
 
-Row = Mapping[str, Floats]
+Row = Mapping[str, Any]
+"""Each a `tallies.Cells`, and `dot` and `square` as they came over."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def fill(rows: Sequence[Row], table: str, columns: Sequence[int], size: int) -> 
 def vectors(rows: Sequence[Row], name: str, size: int) -> Floats:
     """(rows, size): one vector of each row, NaN where it has none."""
     nothing = np.full(size, np.nan)
-    return np.array([row.get(name, nothing) for row in rows], dtype=np.float64).reshape(len(rows), size)
+    return np.array([on_host(row.get(name, nothing)) for row in rows], dtype=np.float64).reshape(len(rows), size)
 
 
 def make_activations(rows: Sequence[Row], columns: Columns) -> ActivationSignals:

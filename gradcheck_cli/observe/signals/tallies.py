@@ -15,8 +15,10 @@ from gradcheck_cli.observe.signals.sampling import Term
 from gradcheck_cli.observe.transfer import Value
 from gradcheck_cli.records import Floats
 
+Cells = Sequence[float | None] | Floats
+"""A place's values in one step."""
 Calls = Sequence[Sequence[float | None]]
-"""A place's values, call by call."""
+"""The same, call by call."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Layout:
 
     def unpack(self, numbers: Floats) -> dict[str, Calls]:
         """The values of each place, call by call, None where there is none; `numbers` (n,) are those of `tensors`."""
+        if not numbers.size:
+            return {**self.terms}  # type: ignore[dict-item]
         arrived = iter(numbers.ravel().tolist())
 
         def filled(call: Sequence[Term]) -> list[float | None]:
@@ -40,11 +44,11 @@ class Layout:
         return {name: [*map(filled, calls)] for name, calls in self.terms.items()}
 
 
-def joined(calls: Calls) -> Floats:
-    """(values,): the means over the calls, NaN where there is none."""
+def joined(calls: Calls) -> Cells:
+    """(values,): the means over the calls, NaN or None where there is none."""
+    if len(calls) == 1:
+        return calls[0]
     table = np.array(calls, dtype=np.float64)
-    if len(table) == 1:
-        return table.reshape(-1)
     known = ~np.isnan(table)
     with np.errstate(all="ignore"):
         mean: Floats = np.where(known, table, 0).sum(0) / known.sum(0)

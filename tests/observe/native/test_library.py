@@ -68,11 +68,12 @@ def test_differences_and_products(sizes: list[int], seed: int) -> None:
     torch.manual_seed(seed)
     ones, others = [torch.randn(size) for size in sizes], [torch.randn(size) for size in sizes]
     copies, together = [b"".join(COMPILED.copy(tensors) or ()) for tensors in (ones, others)], COMPILED.copy(ones)
-    compared = np.frombuffer(COMPILED.compare(*copies, sizes)).reshape(-1, 2)
+    compared = zip(*map(np.frombuffer, COMPILED.compare(*copies, sizes)), strict=True)
     assert together is not None
-    changes = COMPILED.changes(together, others)
-    assert changes is not None
-    for row, change, one, other in zip(compared, np.frombuffer(changes).reshape(-1, 2), ones, others, strict=True):
+    changed = COMPILED.changes(together, others)
+    assert changed is not None
+    changes = zip(*map(np.frombuffer, changed), strict=True)
+    for row, change, one, other in zip(compared, changes, ones, others, strict=True):
         left, right = one.double(), other.double()
         assert row[0] == pytest.approx(float(left @ right), rel=1e-9, abs=1e-9)
         assert row[1] == pytest.approx(float(left @ left + right @ right) / 2, rel=1e-12)
