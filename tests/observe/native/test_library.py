@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -210,6 +211,15 @@ def test_only_what_lies_there_as_float32_is_read_in_place() -> None:
         assert COMPILED.describe([plain, other]) is None
 
 
+@given(layout=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 6)), max_size=4))
+def test_only_what_lies_one_after_another_is_read_in_place(layout: list[tuple[int, int]]) -> None:
+    shape, strides = [size for size, _ in layout], [stride for _, stride in layout]
+    tensor = torch.randn(100).as_strided(shape, strides, 5)
+    assert COMPILED.is_direct(tensor) == tensor.is_contiguous()
+    if tensor.is_contiguous():
+        assert COMPILED.first(tensor, 999) == tensor.numpy().tobytes()
+
+
 def test_what_has_no_memory_of_its_own_is_left_alone() -> None:
     seen = []
 
@@ -286,3 +296,14 @@ def test_pairs_of_gradients_know_the_absent_ones() -> None:
     assert found["square"][0] == pytest.approx(square)
     assert np.isnan(found["dot"][1])
     assert found["dot"][2] == pytest.approx(-found["square"][2])
+
+
+def test_a_torch_that_says_less_in_one_call_is_asked_for_each() -> None:
+    places = ["any_length", "differences", "absent", "given_is_kept", "only_what_lies", "no_memory", "be_made_to_lie"]
+    code = (
+        "import sys, torch, pytest; del torch.Tensor.__dlpack_c_exchange_api__;"
+        f"sys.exit(pytest.main([{__file__!r}, '-q', '-p', 'no:cacheprovider', '-k', {' or '.join(places)!r}]))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout
+    assert ran.stdout.count(".") >= len(places)
