@@ -20,9 +20,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from gradcheck_cli.audit import LoopAudit, OptimizerSeen
-from gradcheck_cli.observe.audit.gradients import Gradients, address, is_same
+from gradcheck_cli.observe.audit.gradients import Gradients, address, are_new, is_same
 from gradcheck_cli.observe.audit.journal import Journal, Note
-from gradcheck_cli.observe.audit.losses import Reading, mark_scaled, read_loss
+from gradcheck_cli.observe.audit.losses import describe, mark_scaled
 from gradcheck_cli.observe.audit.measures import cosine_of_clamp, count_nonfinite, number_in
 from gradcheck_cli.observe.audit.modes import Modes
 from gradcheck_cli.observe.audit.patches import audited
@@ -39,7 +39,7 @@ class Auditor:
 
     def __init__(self) -> None:
         self._journal, self._sites, self._modes = Journal(), Sites(), Modes()
-        self._gradients: WeakKeyDictionary[Optimizer, Gradients] = WeakKeyDictionary()
+        self._all: list[Gradients] = []  # of each optimizer that there is; never changed, but replaced
         self._made: list[tuple[str, Line | None, int]] = []
         self._suspects: dict[int, list[Suspect]] = {}
         self._stale: dict[int, tuple[str, ...]] = {}
@@ -75,14 +75,13 @@ class Auditor:
         self._known(optimizer)
 
     def on_backward(self, run: Run, losses: Any, gradient: Any, retains: bool) -> Any:
-        with torch.no_grad():
-            self._look(self._gradients.values())
-            before = {one: one.marks() for one in self._gradients.values()}
-            values = {**describe(losses, gradient is not None), "retains": retains}
+        self._look(self._all)
+        before = {one: one.marks() for one in self._all}
+        values = {**describe(losses, gradient is not None), "retains": retains}
         result = run()
         self._memory = None
         reached = []
-        for one in self._gradients.values():
+        for one in self._all:
             one.choose()
             if one.marks() != before.get(one, ()):
                 reached.append(one)
@@ -93,19 +92,18 @@ class Auditor:
         return result
 
     def on_zero(self, run: Run) -> Any:
-        before = {one: one.marks() for one in self._gradients.values()}
+        before = [(one, one.marks()) for one in self._all]
         result = run()
         self._memory = None
-        for one, marks in before.items():
-            now = one.marks()
-            if any(marks) and all(new is None or new != old for new, old in zip(now, marks, strict=True)):
+        for one, marks in before:
+            if any(marks) and are_new(one.marks(), marks):
                 self._note("zero", [one], moved=one.moved)
                 one.hold(self._journal.measuring)
         return result
 
     def on_clip(self, run: Run, kind: str, parameters: list[Tensor], limit: float | Tensor) -> Any:
         ids = set(map(id, parameters))
-        clipped = [one for one in self._gradients.values() if not ids.isdisjoint(one.ids)]
+        clipped = [one for one in self._all if not ids.isdisjoint(one.ids)]
         self._look(clipped)
         values: dict[str, Any] = {"limit": number_in(limit), "scale": self._scale}
         if kind == "clip-value" and self._journal.measuring and self._cosines < MOST_COSINES:
@@ -153,7 +151,7 @@ class Auditor:
         self._look([own])
         steps = self._steps.get(own.number, 0)
         if steps == SUSPECT_AT:
-            optimized = {number for one in self._gradients.values() for number in one.ids}
+            optimized = {number for one in self._all for number in one.ids}
             self._suspects[own.number] = find_suspects(own.parameters, optimized)
         elif suspects := self._suspects.pop(own.number, None):
             self._stale[own.number] = find_stale(own.parameters, suspects)
@@ -169,7 +167,7 @@ class Auditor:
         if self._in_scheduler or is_within("__init__", "lr_scheduler.py"):
             return run()
         number = self._schedulers.setdefault(scheduler, len(self._schedulers))
-        own = [one for optimizer, one in self._gradients.items() if optimizer is getattr(scheduler, "optimizer", None)]
+        own = [one for one in self._all if one.optimizer is getattr(scheduler, "optimizer", one)]
         self._note("scheduler", own, scheduler=number)
         self._in_scheduler = True
         try:
@@ -190,7 +188,7 @@ class Auditor:
 
     def on_nan_to_num(self, tensor: Tensor) -> None:
         if self._memory is None:
-            self._memory = {at: one for one in self._gradients.values() for at in one.memory()}
+            self._memory = {at: one for one in self._all for at in one.memory()}
         owner = self._memory.get(address(tensor))
         if owner is None and torch._C._current_graph_task_id() == -1:
             return
@@ -207,10 +205,17 @@ class Auditor:
 
     def _known(self, optimizer: Optimizer) -> Gradients:
         """An optimizer's gradients; one that was made before the auditor came is new when it is met."""
-        if optimizer not in self._gradients:
-            one = self._gradients[optimizer] = Gradients(optimizer, len(self._made))
-            self._made.append((type(optimizer).__name__, self._sites.here()[1], len(one.ids)))
-        return self._gradients[optimizer]
+        for one in self._all:
+            if one.optimizer is optimizer:
+                return one
+        one = Gradients(optimizer, len(self._made), self._forget)
+        self._all = [*self._all, one]
+        self._made.append((type(optimizer).__name__, self._sites.here()[1], len(one.ids)))
+        return one
+
+    def _forget(self, _: object) -> None:
+        """An optimizer is gone."""
+        self._all = [one for one in self._all if one.optimizer is not None]
 
     def _look(self, gradients: Iterable[Gradients]) -> None:
         """Note what the gradients are now, where that is not what the last known call left."""
@@ -235,13 +240,5 @@ class Auditor:
         self._journal.end_window()
 
 
-def describe(losses: Any, weighted: bool) -> dict[str, Any]:
-    """What is known of that on which backward is called; `weighted`: a gradient of the loss was given."""
-    every = [losses] if isinstance(losses, Tensor) else [one for one in losses if isinstance(one, Tensor)]
-    if len(every) == 1 and every[0].numel() == 1 and not weighted:
-        return {"loss": number_in(every[0]), **vars(read_loss(every[0]))}
-    return vars(Reading(scaled=any(read_loss(one).scaled for one in every)))
-
-
 def numbers(gradients: Sequence[Gradients]) -> tuple[int, ...]:
-    return tuple(one.number for one in gradients)
+    return tuple([one.number for one in gradients])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from weakref import ref
 
 import torch
@@ -16,19 +16,27 @@ VALUES = 32
 
 Sample = Tensor | bytes | None
 """Some elements (n,) float32, as bytes where that makes nobody wait for a device."""
-Marks = tuple[tuple[int, int] | None, ...]
+Marks = list[tuple[int, int] | None]
 
 
 class Gradients:
-    """`known`: the sampled values (n,) float32 as the last known call left them; None where there was no gradient."""
+    """`known`: the sampled values (n,) float32 as the last known call left them; None where there was no gradient.
 
-    def __init__(self, optimizer: Optimizer, number: int) -> None:
+    `forget` is called when the optimizer is gone.
+    """
+
+    def __init__(self, optimizer: Optimizer, number: int, forget: Callable[[object], None] | None = None) -> None:
         self.number = number
         self.known: Sample = None
-        self._optimizer = ref(optimizer)
+        self._optimizer = ref(optimizer, forget)
         self._sample: list[ref[Tensor]] = []
-        self._weights: tuple[int, ...] = ()
+        self._weights: list[int] = []
         self._ids: tuple[int, frozenset[int]] = (-1, frozenset())
+
+    @property
+    def optimizer(self) -> Optimizer | None:
+        """Whose they are, while it is there."""
+        return self._optimizer()
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -47,7 +55,7 @@ class Gradients:
 
     def marks(self) -> Marks:
         """Identity and version of each sampled gradient: they differ after any call that changed it."""
-        return tuple((id(g), g._version) if g is not None else None for g in self._gradients())
+        return [None if g is None else (id(g), g._version) for g in self._gradients()]
 
     def values(self) -> Sample:
         """A copy of some elements of the sampled gradients, on their device; None without any."""
@@ -91,11 +99,11 @@ class Gradients:
         """Whether the parameters were changed since `hold_weights`."""
         return self._versions() != self._weights
 
-    def _versions(self) -> tuple[int, ...]:
-        return tuple(p._version for one in self._sample if (p := one()) is not None)
+    def _versions(self) -> list[int]:
+        return [p._version for one in self._sample if (p := one()) is not None]
 
-    def _gradients(self) -> Iterable[Tensor | None]:
-        return (p.grad if (p := one()) is not None else None for one in self._sample)
+    def _gradients(self) -> list[Tensor | None]:
+        return [None if (p := one()) is None else p.grad for one in self._sample]
 
 
 def ends(tensors: list[Tensor]) -> list[Tensor]:
@@ -111,6 +119,11 @@ def as_tensor(sample: Tensor | bytes) -> Tensor:
 def is_same(before: Sample, now: Sample) -> bool:
     """Whether two samples are known to be equal; tensors would have to be waited for."""
     return before is now or (isinstance(before, bytes) and before == now)
+
+
+def are_new(now: Marks, before: Marks) -> bool:
+    """Whether each gradient is gone or was changed."""
+    return all(new is None or new != old for new, old in zip(now, before, strict=True))
 
 
 def first_bytes(gradient: Tensor) -> bytes | None:

@@ -22,7 +22,7 @@ SAME = 1e-2
 """Two sampled gradients, one a multiple of the other, may differ by this much in half precision."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Note:
     """An event while it may still be on the device; `values` are fields of LoopEvent, tensors among them.
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from gradcheck_cli.observe.audit.measures import number_in
+
 SCALED = "gradcheck: multiplied by a GradScaler"
 REDUCTIONS = {1: "mean", 2: "sum"}
 PASSING = frozenset(
@@ -32,6 +34,14 @@ def mark_scaled(scaled: Tensor) -> None:
     node: Any = scaled.grad_fn
     if node is not None:
         node.metadata[SCALED] = True
+
+
+def describe(losses: Any, weighted: bool) -> dict[str, Any]:
+    """What is known of that on which backward is called; `weighted`: a gradient of the loss was given."""
+    every = [losses] if isinstance(losses, Tensor) else [one for one in losses if isinstance(one, Tensor)]
+    if len(every) == 1 and every[0].numel() == 1 and not weighted:
+        return {"loss": number_in(every[0]), **vars(read_loss(every[0]))}
+    return vars(Reading(scaled=any(read_loss(one).scaled for one in every)))
 
 
 def read_loss(loss: Tensor) -> Reading:

@@ -11,11 +11,13 @@ from torch import Tensor
 
 
 def number_in(value: object) -> Tensor | float:
-    """A number, or a copy of a tensor of one element as it is now; NaN of anything else."""
+    """A number, a copy of a tensor of one element where that must be waited for; NaN of anything else."""
     if isinstance(value, (int, float)):
         return float(value)
     if type(value) not in (Tensor, torch.nn.Parameter) or value.numel() != 1:  # type: ignore[attr-defined]
         return nan
+    if value.is_cpu and value.is_floating_point():  # type: ignore[attr-defined]
+        return value.item()  # type: ignore[attr-defined, no-any-return]
     return value.detach().reshape(()).clone()  # type: ignore[attr-defined, no-any-return]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import sysconfig
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from types import CodeType, FrameType
@@ -31,9 +30,7 @@ class Sites:
 
     def here(self) -> tuple[int, Line | None]:
         """The number of the path that led here, and its innermost line; None without a line of the user's."""
-        frames = [*users_frames()]
-        # Which line an instruction is in takes longer to find out than all the rest.
-        place = tuple([number for frame in frames for number in (id(frame.f_code), frame.f_lasti)])
+        frames, place = users_frames(sys._getframe(1))
         known = self._known.get(place)
         if known is None:
             known = self._known[place] = self._number(frames)
@@ -45,13 +42,21 @@ class Sites:
         return self._paths.setdefault(path, len(self._paths)), path[0] if path else None
 
 
-def users_frames() -> Iterator[FrameType]:
-    """The user's frames, innermost first."""
-    frame: FrameType | None = sys._getframe(2)
+def users_frames(frame: FrameType | None) -> tuple[list[FrameType], tuple[int, ...]]:
+    """The user's frames from this one out to the script's own, and where in its code each of them is.
+
+    Which line that is takes longer to find out than all the rest.
+    """
+    frames, place = [], []
     while frame is not None:
-        if is_users(frame.f_code.co_filename):
-            yield frame
+        code = frame.f_code
+        if is_users(code.co_filename):
+            frames.append(frame)
+            place += [id(code), frame.f_lasti]
+            if code.co_name == "<module>" and frame.f_globals.get("__name__") == "__main__":
+                break
         frame = frame.f_back
+    return frames, tuple(place)
 
 
 @cache
