@@ -61,10 +61,7 @@ class Journal:
 
     def end_window(self) -> None:
         """Keep the window that just ended, or leave it out."""
-        signature = tuple(note.signature for note in self._window if note.kind != "look")
-        self._alike[signature] += not self.measuring
-        full = len(self._kept) > MOST_NOTES
-        if self.measuring or (self._alike[signature] <= ALIKE and not full):
+        if self.measuring or (self._is_new() and len(self._kept) <= MOST_NOTES):
             if self._left_out:
                 self._kept.append(Note("gap", values={"count": self._left_out}))
             self._kept += self._window
@@ -73,6 +70,11 @@ class Journal:
             self._left_out += 1
         self._windows += 1
         self._window = []
+
+    def _is_new(self) -> bool:
+        signature = tuple([note.signature for note in self._window if note.kind != "look"])
+        self._alike[signature] += 1
+        return self._alike[signature] <= ALIKE
 
     def events(self) -> tuple[LoopEvent, ...]:
         """All that was kept, as plain values; waits for the device."""

@@ -46,6 +46,8 @@ def describe(losses: Any, weighted: bool) -> dict[str, Any]:
 
 def read_loss(loss: Tensor) -> Reading:
     """Of a sum of several losses, the mean with the largest factor; else a sum; else nothing is known of it."""
+    if loss.grad_fn is not None and (at_once := reduction_of(loss.grad_fn)) is not None:
+        return Reading(at_once, 1.0)
     found: list[Reading] = []
     ahead: list[tuple[Any, Reading]] = [(loss.grad_fn, Reading(factor=1.0))]
     for _ in range(MOST_NODES):
