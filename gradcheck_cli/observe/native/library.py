@@ -71,7 +71,10 @@ class Reductions(Protocol):
 
 def read(tensor: Tensor) -> Sums | None:
     """`Reductions.moments_of` a tensor, if it can be read."""
-    return apply(COMPILED.moments_of, tensor) if COMPILED else None
+    if COMPILED is None:
+        return None
+    found = COMPILED.moments_of(tensor)
+    return COMPILED.moments_of(straightened(tensor)) if found is None and is_narrow(tensor) else found
 
 
 def apply(reduction: Callable[..., T | None], tensor: Tensor, *rest: Any) -> T | None:

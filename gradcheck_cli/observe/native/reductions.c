@@ -22,6 +22,7 @@
 typedef float floats __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int32_t ints __attribute__((vector_size(4 * LANES)));
 typedef double doubles __attribute__((vector_size(8 * LANES)));
+typedef double unaligned_doubles __attribute__((vector_size(8 * LANES), aligned(8), may_alias));
 
 static inline doubles widened(const float *x) { return __builtin_convertvector(*(const floats *)x, doubles); }
 
@@ -202,16 +203,20 @@ int64_t find_best(const float *row, int64_t columns) {
   return best;
 }
 
-double variation(const float *array, int64_t rows, int64_t columns, double *means) {
+FOR_EACH_PROCESSOR double variation(const float *array, int64_t rows, int64_t columns, double *means) {
   double total = square(array, rows * columns), around = 0;
+  doubles squares = {0};
   for (int64_t k = 0; k < columns; k++) means[k] = 0;
   for (int64_t i = 0; i < rows; i++)
     for (int64_t k = 0; k < columns; k++) means[k] += array[i * columns + k];
   for (int64_t k = 0; k < columns; k++) means[k] /= rows;
-  for (int64_t i = 0; i < rows; i++)
-    for (int64_t k = 0; k < columns; k++) {
-      double step = array[i * columns + k] - means[k];
-      around += step * step;
+  for (int64_t i = 0; i < rows; i++, array += columns) {
+    int64_t k = 0;
+    for (; k + LANES <= columns; k += LANES) {
+      doubles step = widened(array + k) - *(const unaligned_doubles *)(means + k);
+      squares += step * step;
     }
-  return total == 0 ? 0 : sqrt(around / total);
+    for (; k < columns; k++) around += (array[k] - means[k]) * (array[k] - means[k]);
+  }
+  return total == 0 ? 0 : sqrt((added(squares) + around) / total);
 }
