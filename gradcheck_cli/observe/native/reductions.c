@@ -1,30 +1,44 @@
 /* Reductions over float32 arrays that read each element once and add in float64.
 
-   Eight lanes go side by side in vectors, which the compiler maps to what the processor has; the order of the additions
-   is the same everywhere. Squares of float32 numbers neither overflow nor vanish in float64. */
+   Sixteen numbers go side by side in vectors, which the compiler maps to what the processor has; the order of the
+   additions is the same everywhere. Squares of float32 numbers neither overflow nor vanish in float64. */
 
 #include "reductions.h"
 
 #include <math.h>
 
-#define LANES 8
+#define LANES 4
+#define AT_ONCE (4 * LANES)
+#define PARTS (AT_ONCE / WIDTH)
 #define COUNTED (1 << 24) /* lanes count in 32 bits */
 #define CHUNK 64
-#define MAX(a, b) (((a) & ((a) > (b))) | ((b) & ~((a) > (b))))
 
 /* On x86 with glibc, the loader picks the copy for the processor at hand. */
 #if defined(__x86_64__) && defined(__gnu_linux__) && defined(__GNUC__) && !defined(__clang__)
 #define FOR_EACH_PROCESSOR __attribute__((target_clones("avx512f", "avx2", "default")))
+#define WIDTH 8
 #else
 #define FOR_EACH_PROCESSOR
+#define WIDTH 4 /* what a vector holds where there is none of those */
 #endif
 
-typedef float floats __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-typedef int32_t ints __attribute__((vector_size(4 * LANES)));
 typedef double doubles __attribute__((vector_size(8 * LANES)));
 typedef double unaligned_doubles __attribute__((vector_size(8 * LANES), aligned(8), may_alias));
+typedef int32_t ints __attribute__((vector_size(4 * WIDTH)));
+typedef int32_t unaligned_ints __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
 
-static inline doubles widened(const float *x) { return __builtin_convertvector(*(const floats *)x, doubles); }
+/* GCC converts vectors by way of memory, and loops as they should be. */
+static inline doubles widened(const float *x) {
+  doubles wide;
+  for (int k = 0; k < LANES; k++) wide[k] = x[k];
+  return wide;
+}
+
+static inline ints larger(ints a, ints b) {
+  ints top;
+  for (int k = 0; k < WIDTH; k++) top[k] = a[k] > b[k] ? a[k] : b[k];
+  return top;
+}
 
 static inline double added(doubles lanes) {
   double total = 0;
@@ -32,9 +46,11 @@ static inline double added(doubles lanes) {
   return total;
 }
 
+static inline double added_all(const doubles *lanes) { return added((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])); }
+
 static inline float largest_in(ints lanes) {
   union { int32_t bits; float value; } top = {0};
-  for (int k = 0; k < LANES; k++) top.bits = lanes[k] > top.bits ? lanes[k] : top.bits;
+  for (int k = 0; k < WIDTH; k++) top.bits = lanes[k] > top.bits ? lanes[k] : top.bits;
   return top.value;
 }
 
@@ -44,27 +60,32 @@ static inline int32_t magnitude(float x) {
   return one.bits & INT32_MAX;
 }
 
+static inline ints magnitudes(const float *x) { return *(const unaligned_ints *)x & INT32_MAX; }
+
 FOR_EACH_PROCESSOR moments measure(const float *x, int64_t n) {
-  doubles total[2] = {{0}}, squares[2] = {{0}};
-  ints largest[2] = {{0}};
+  doubles total[4] = {{0}}, squares[4] = {{0}};
+  ints largest[PARTS] = {{0}};
   int64_t i = 0, zeros = 0;
-  while (i + 2 * LANES <= n) {
-    ints seen[2] = {{0}};
+  while (i + AT_ONCE <= n) {
+    ints seen[PARTS] = {{0}};
     int64_t stop = n - i > COUNTED ? i + COUNTED : n;
-    for (; i + 2 * LANES <= stop; i += 2 * LANES)
-      for (int half = 0; half < 2; half++) {
-        const float *at = x + i + half * LANES;
-        doubles value = widened(at);
-        ints bits = (ints)(*(const floats *)at) & INT32_MAX;
-        total[half] += value;
-        squares[half] += value * value;
-        largest[half] = MAX(bits, largest[half]);
-        seen[half] -= bits == 0;
+    for (; i + AT_ONCE <= stop; i += AT_ONCE) {
+      for (int part = 0; part < 4; part++) {
+        doubles value = widened(x + i + part * LANES);
+        total[part] += value;
+        squares[part] += value * value;
       }
-    for (int k = 0; k < LANES; k++) zeros += seen[0][k] + seen[1][k];
+      for (int part = 0; part < PARTS; part++) {
+        ints bits = magnitudes(x + i + part * WIDTH);
+        largest[part] = larger(bits, largest[part]);
+        seen[part] -= bits == 0;
+      }
+    }
+    for (int k = 0; k < AT_ONCE; k++) zeros += seen[k / WIDTH][k % WIDTH];
   }
-  moments sums = {added(total[0] + total[1]), added(squares[0] + squares[1]), 0, zeros};
-  ints top = MAX(largest[0], largest[1]);
+  moments sums = {added_all(total), added_all(squares), 0, zeros};
+  ints top = largest[0];
+  for (int part = 1; part < PARTS; part++) top = larger(top, largest[part]);
   for (; i < n; i++) {
     sums.total += x[i];
     sums.squares += (double)x[i] * x[i];
@@ -76,27 +97,27 @@ FOR_EACH_PROCESSOR moments measure(const float *x, int64_t n) {
 }
 
 FOR_EACH_PROCESSOR double square(const float *x, int64_t n) {
-  doubles squares[2] = {{0}};
+  doubles squares[4] = {{0}};
   int64_t i = 0;
-  for (; i + 2 * LANES <= n; i += 2 * LANES)
-    for (int half = 0; half < 2; half++) {
-      doubles value = widened(x + i + half * LANES);
-      squares[half] += value * value;
+  for (; i + AT_ONCE <= n; i += AT_ONCE)
+    for (int part = 0; part < 4; part++) {
+      doubles value = widened(x + i + part * LANES);
+      squares[part] += value * value;
     }
-  double sum = added(squares[0] + squares[1]);
+  double sum = added_all(squares);
   for (; i < n; i++) sum += (double)x[i] * x[i];
   return sum;
 }
 
 FOR_EACH_PROCESSOR double distance(const float *x, const float *y, int64_t n) {
-  doubles squares[2] = {{0}};
+  doubles squares[4] = {{0}};
   int64_t i = 0;
-  for (; i + 2 * LANES <= n; i += 2 * LANES)
-    for (int half = 0; half < 2; half++) {
-      doubles step = widened(x + i + half * LANES) - widened(y + i + half * LANES);
-      squares[half] += step * step;
+  for (; i + AT_ONCE <= n; i += AT_ONCE)
+    for (int part = 0; part < 4; part++) {
+      doubles step = widened(x + i + part * LANES) - widened(y + i + part * LANES);
+      squares[part] += step * step;
     }
-  double sum = added(squares[0] + squares[1]);
+  double sum = added_all(squares);
   for (; i < n; i++) sum += ((double)x[i] - y[i]) * ((double)x[i] - y[i]);
   return sqrt(sum);
 }
@@ -121,9 +142,9 @@ FOR_EACH_PROCESSOR double compare(const float *x, const float *y, int64_t n, dou
 FOR_EACH_PROCESSOR float largest(const float *x, int64_t n) {
   ints top = {0};
   int64_t i = 0;
-  for (; i + LANES <= n; i += LANES) {
-    ints bits = (ints)(*(const floats *)(x + i)) & INT32_MAX;
-    top = MAX(bits, top);
+  for (; i + WIDTH <= n; i += WIDTH) {
+    ints bits = magnitudes(x + i);
+    top = larger(bits, top);
   }
   for (; i < n; i++) top[0] = magnitude(x[i]) > top[0] ? magnitude(x[i]) : top[0];
   return largest_in(top);
