@@ -136,10 +136,9 @@ class Recorder:
             if self.draft.probing:
                 self.instruments.end_first_pass()
 
-    @timed
     def after_backward(self, loss: Tensor) -> None:
         if self._updating and torch._C._current_graph_task_id() == -1:
-            self._measure_before_update()
+            self._measure_in_closure()
 
     @timed
     def after_scale(self, loss: Tensor, scaled: Tensor) -> None:
@@ -206,6 +205,8 @@ class Recorder:
         self._measure()
         if self.draft.probing and not self._before:
             self._before = self._reducer.hold(self._tensors.trainable_values())
+
+    _measure_in_closure = timed(_measure_before_update)
 
     def _measure_update(self) -> None:
         updates, largest = self._reducer.changes(self._before, self._tensors.trainable_values())

@@ -80,8 +80,13 @@ def series_entry(draft: Draft, values: Values, norm: float, clipped: float) -> t
         float(values.get("scale", NAN)),
         draft.batch,
         draft.epoch,
-        sum([float(count) for name, count in values.items() if name.startswith("input.")]),
+        count_inputs(values) if "input.0" in values else 0.0,
     )
+
+
+def count_inputs(values: Values) -> float:
+    """How many elements of a step's inputs were not finite."""
+    return sum([float(count) for name, count in values.items() if name.startswith("input.")])
 
 
 def joint_norms(tables: Sequence[Floats | Packed]) -> list[float]:

@@ -75,9 +75,9 @@ class Store:
         """Bring drafts over from the device, in one transfer, and append their steps up to the one that is the last."""
         taken = bring([draft.values for draft in drafts])
         self._settings.peers.put_together(drafts, taken, self._trainable)
-        statistics = [values.get("statistics", NOTHING) for values in taken]
-        norms = joint_norms(statistics)
-        clipped = joint_norms([values.get("clipped", known) for values, known in zip(taken, statistics, strict=True)])
+        norms = clipped = joint_norms([values.get("statistics", NOTHING) for values in taken])
+        if any("clipped" in values for values in taken):
+            clipped = joint_norms([values.get("clipped", values.get("statistics", NOTHING)) for values in taken])
         for draft, values, *of_gradients in zip(drafts, taken, norms, clipped, strict=True):
             if not self.ended:
                 self._add(draft, values, series_entry(draft, values, *of_gradients))
