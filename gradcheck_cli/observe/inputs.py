@@ -59,9 +59,9 @@ class Inputs:
         self._first, self._nonfinite, self._where = None, [], ""
 
     def _look_at(self, path: str, tensor: Tensor, index: int) -> None:
-        if tensor.device.type != "cpu":
+        if not tensor.is_cpu:
             self._nonfinite.append((~torch.isfinite(tensor)).sum())
-        elif tensor.numel() and not is_finite(tensor.detach()):
+        elif tensor.numel() and not is_finite(tensor):
             bad = ~torch.isfinite(tensor)
             first = torch.nonzero(bad)[0].tolist()
             value = tensor[tuple(first)].item()
@@ -75,7 +75,7 @@ class Inputs:
 def is_finite(tensor: Tensor) -> bool:
     """Whether all elements of a tensor on the CPU are."""
     sums = read(tensor)
-    return all(map(torch.isfinite, torch.aminmax(tensor))) if sums is None else isfinite(sums[2])
+    return all(map(torch.isfinite, torch.aminmax(tensor.detach()))) if sums is None else isfinite(sums[2])
 
 
 def floating_tensors(value: Any, path: str) -> Iterator[tuple[str, Tensor]]:

@@ -114,7 +114,7 @@ class LossScales:
 
     def after_backward(self, one: Watched, scale: Tensor | None) -> None:
         """A backward of a loss with this scale has changed a model's gradients."""
-        if scale is None and one not in self._gradients:
+        if self._latest is None or (scale is None and one not in self._gradients):
             return
         own, draft = self._gradients.setdefault(one, Gradient(one.optimizer)), one.recorder.draft
         own.add(scale, is_first=len(draft.losses) == 1)
@@ -136,7 +136,7 @@ class LossScales:
 
     def after_measuring_for_update(self, one: Watched) -> None:
         """A model's gradients are about to be used."""
-        if own := self._gradients.get(one):
+        if self._latest is not None and (own := self._gradients.get(one)):
             values = one.recorder.draft.values
             own.divide(values)
             if own.scale is not None and own.by is not None:

@@ -30,6 +30,7 @@ class Gradients:
         self.known: Sample = None
         self._optimizer = ref(optimizer, forget)
         self._sample: list[ref[Tensor]] = []
+        self._are_vectors = False
         self._weights: list[int] = []
         self._ids: tuple[int, frozenset[int]] = (-1, frozenset())
 
@@ -59,12 +60,12 @@ class Gradients:
 
     def values(self) -> Sample:
         """A copy of some elements of the sampled gradients, on their device; None without any."""
-        gradients = [g for g in self._gradients() if g is not None]
-        known = [first_bytes(gradient) for gradient in gradients]
-        if known and None not in known:
-            return b"".join(known)  # type: ignore[arg-type]
+        gradients = self._gradients()
+        known = library.COMPILED.first(gradients, VALUES) if library.COMPILED and self._are_vectors else None
+        if known is not None:
+            return known or None
         with torch.no_grad():
-            parts = [part for g in gradients if (part := few(g)) is not None]
+            parts = [part for g in gradients if g is not None and (part := few(g)) is not None]
             return torch.cat(parts) if parts else None
 
     def choose(self) -> None:
@@ -74,7 +75,8 @@ class Gradients:
         there = [p for p in self.parameters if p.grad is not None and p.numel()]
         same = [p for p in there if p.grad.device == there[0].grad.device]  # type: ignore[union-attr]
         vectors = ends([p for p in same if p.dim() == 1])
-        self._sample = [ref(p) for p in (vectors if len(vectors) == EACH else ends(same))]
+        self._are_vectors = len(vectors) == EACH
+        self._sample = [ref(p) for p in (vectors if self._are_vectors else ends(same))]
 
     def memory(self) -> list[int]:
         """Where all its gradients lie, those that lie somewhere."""
@@ -124,11 +126,6 @@ def is_same(before: Sample, now: Sample) -> bool:
 def are_new(now: Marks, before: Marks) -> bool:
     """Whether each gradient is gone or was changed."""
     return all(new is None or new != old for new, old in zip(now, before, strict=True))
-
-
-def first_bytes(gradient: Tensor) -> bytes | None:
-    """The first elements of a vector, float32, if they can be read at once."""
-    return library.COMPILED.first(gradient, VALUES) if library.COMPILED and gradient.dim() == 1 else None
 
 
 def few(gradient: Tensor) -> Tensor | None:

@@ -36,6 +36,9 @@ def mark_scaled(scaled: Tensor) -> None:
         node.metadata[SCALED] = True
 
 
+WHOLE = {reduction: Reading(reduction, 1.0) for reduction in ("mean", "sum", "")}
+
+
 def describe(losses: Any, weighted: bool) -> dict[str, Any]:
     """What is known of that on which backward is called; `weighted`: a gradient of the loss was given."""
     every = [losses] if isinstance(losses, Tensor) else [one for one in losses if isinstance(one, Tensor)]
@@ -47,7 +50,7 @@ def describe(losses: Any, weighted: bool) -> dict[str, Any]:
 def read_loss(loss: Tensor) -> Reading:
     """Of a sum of several losses, the mean with the largest factor; else a sum; else nothing is known of it."""
     if loss.grad_fn is not None and (at_once := reduction_of(loss.grad_fn)) is not None:
-        return Reading(at_once, 1.0)
+        return WHOLE[at_once]
     found: list[Reading] = []
     ahead: list[tuple[Any, Reading]] = [(loss.grad_fn, Reading(factor=1.0))]
     for _ in range(MOST_NODES):

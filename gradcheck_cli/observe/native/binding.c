@@ -1,11 +1,12 @@
 /* The reductions for Python.
 
    Each function gives None where `locate` refuses a tensor; the caller then takes another way. Arrays are returned as
-   bytes, of float64 unless said otherwise. _reductions.pyi has their shapes. */
+   bytes, of float64 unless said otherwise. library.Reductions has their shapes. */
 
 #include "tensors.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "reductions.h"
 
@@ -184,13 +185,21 @@ static PyObject *moments_of(PyObject *module, PyObject *tensor) {
 }
 
 static PyObject *first_values(PyObject *module, PyObject *args) {
-  PyObject *tensor;
-  long long most;
-  place known;
+  PyObject *tensors;
+  long long most, total = 0;
+  places known;
   (void)module;
-  if (!PyArg_ParseTuple(args, "OL", &tensor, &most) || !locate(tensor, &known)) return nothing();
-  int64_t size = known.size < most ? known.size : most;
-  return PyBytes_FromStringAndSize((const char *)known.start, size * sizeof(float));
+  if (!PyArg_ParseTuple(args, "OL", &tensors, &most) || !locate_all(tensors, &known)) return nothing();
+  for (Py_ssize_t i = 0; i < known.count; i++) total += known.items[i].size < most ? known.items[i].size : most;
+  PyObject *values = PyBytes_FromStringAndSize(NULL, total * sizeof(float));
+  char *out = values ? PyBytes_AS_STRING(values) : NULL;
+  for (Py_ssize_t i = 0; out && i < known.count; i++) {
+    size_t size = (known.items[i].size < most ? known.items[i].size : most) * sizeof(float);
+    if (size) memcpy(out, known.items[i].start, size);
+    out += size;
+  }
+  let_go(&known);
+  return values;
 }
 
 static PyObject *active_units(PyObject *module, PyObject *args) {

@@ -50,8 +50,8 @@ class Reductions(Protocol):
     def moments_of(self, tensor: Tensor, /) -> Sums | None:
         """Of one tensor."""
 
-    def first(self, tensor: Tensor, most: int, /) -> bytes | None:
-        """Up to so many elements from its beginning, float32."""
+    def first(self, tensors: Sequence[Tensor | None], most: int, /) -> bytes | None:
+        """Up to so many elements from the beginning of each, one after another, float32."""
 
     def find_active(self, tensor: Tensor, units: int, inner: int, /) -> bytes | None:
         """(units,) bool: which units of (outer, units, inner) are anywhere other than 0."""

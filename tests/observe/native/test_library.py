@@ -115,7 +115,7 @@ def test_nothing_that_was_given_is_kept() -> None:
         for reduce in (COMPILED.moments_of, COMPILED.is_direct):
             [*map(reduce, tensors)]
         for number in range(3):
-            COMPILED.first(tensors[number], 9), COMPILED.variation(tensors[number], 7)
+            COMPILED.first([tensors[number]], 9), COMPILED.variation(tensors[number], 7)
             COMPILED.sharpness(tensors[number], bytes(8), 7)
     assert [sys.getrefcount(tensor) for tensor in tensors] == known
 
@@ -217,7 +217,7 @@ def test_only_what_lies_one_after_another_is_read_in_place(layout: list[tuple[in
     tensor = torch.randn(100).as_strided(shape, strides, 5)
     assert COMPILED.is_direct(tensor) == tensor.is_contiguous()
     if tensor.is_contiguous():
-        assert COMPILED.first(tensor, 999) == tensor.numpy().tobytes()
+        assert COMPILED.first([tensor, None, tensor], 999) == tensor.numpy().tobytes() * 2
 
 
 def test_what_has_no_memory_of_its_own_is_left_alone() -> None:
