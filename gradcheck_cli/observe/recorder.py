@@ -53,8 +53,7 @@ class Recorder:
         self._present: Sequence[int] = ()
         self._before: Held = ()
         self._modules = modules_of(model, self._settings.eager)
-        self.instruments = Instruments(self._modules)
-        self._pairs = GradientPairs()
+        self.instruments, self._pairs = Instruments(self._modules), GradientPairs()
         device, self.peers = described[0][1].device, self._settings.peers
         self._reducer, self._on_host = reducer_for(device), device.type == "cpu"
         self._flush_every = ON_HOST if self._on_host and self.peers.is_alone else FLUSH_EVERY
