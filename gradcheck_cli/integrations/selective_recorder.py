@@ -19,6 +19,11 @@ class SelectiveRecorder(Recorder):
 
     _others_stepped = False
 
+    @property
+    def optimizer(self) -> Optimizer:
+        """Its own."""
+        return self._optimizer
+
     def before_backward(self, loss: Tensor) -> None:
         if self._others_stepped and torch._C._current_graph_task_id() == -1:
             self.draft.losses.clear()

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from gradcheck_cli import __version__
 from gradcheck_cli.config import Settings
 from gradcheck_cli.errors import GradcheckError
-from gradcheck_cli.integrations.relay import RELAY
+from gradcheck_cli.integrations.relay import RELAY, Heard
 from gradcheck_cli.integrations.selective_recorder import SelectiveRecorder
 from gradcheck_cli.judgement import check_selection, make_report
 from gradcheck_cli.observe.naming import source_of
@@ -52,19 +52,20 @@ class Watch:
             )
         recorder = RecorderSettings(settings.probe_every, settings.max_recorded_steps, keep_going=True)
         self._recorder = SelectiveRecorder(model, optimizer, recorder)
+        self._heard = Heard(self._recorder)
         self._run, self._settings = run, settings
         self.is_open = False
 
     def open(self) -> None:
         """Begin to record."""
-        RELAY.attach(self._recorder)
+        RELAY.attach(self._heard)
         self.is_open = True
 
     def close(self) -> None:
         """Stop recording, if that has not been done."""
         if self.is_open:
             self.is_open = False
-            RELAY.detach(self._recorder)
+            RELAY.detach(self._heard)
 
     @property
     def recording(self) -> Recording:
@@ -78,7 +79,7 @@ class Watch:
             precision="fp16" if scaled else self._run.precision,
             max_norm=self._run.max_norm or self._recorder.max_norm,
         )
-        return replace(recording, run=run)
+        return replace(recording, run=self._heard.scales.with_notes(self._heard, run))
 
     def report(self, ended: str = "completed") -> Report:
         """What `gradcheck profile` says of the steps so far. Raises GradcheckError when there was none.

@@ -6,8 +6,9 @@ stay on their device, and so does the answer to whether the script has divided i
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 import torch
@@ -18,12 +19,23 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from gradcheck_cli.observe.audit.gradients import Gradients, Marks, as_tensor
 from gradcheck_cli.observe.audit.losses import mark_scaled, read_loss
+from gradcheck_cli.observe.recorder import Recorder
 from gradcheck_cli.observe.transfer import Value, on_host
-from gradcheck_cli.observe.watched import Watched
-from gradcheck_cli.records import Floats
+from gradcheck_cli.records import Floats, RunInfo
 
 SCALED_COLUMNS = 4
 """Norm, mean, std and max_abs; a scale does not change the fraction of zeros, nor how many are not finite."""
+
+
+class Trained(Protocol):
+    """A model in training; `scaled` says that a loss scale was seen."""
+
+    scaled: bool
+
+    @property
+    def optimizer(self) -> Optimizer: ...
+    @property
+    def recorder(self) -> Recorder: ...
 
 
 class Gradient:
@@ -85,7 +97,7 @@ class LossScales:
     def __init__(self) -> None:
         self._losses: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self._latest: Tensor | None = None
-        self._gradients: WeakKeyDictionary[Watched, Gradient] = WeakKeyDictionary()
+        self._gradients: WeakKeyDictionary[Trained, Gradient] = WeakKeyDictionary()
 
     def noting(self, call: Callable[..., Any]) -> Callable[..., Any]:
         """`GradScaler.scale`, with a note of what it returns."""
@@ -112,7 +124,7 @@ class LossScales:
             return loss.detach() / self._latest, self._latest
         return known or (loss, None)
 
-    def after_backward(self, one: Watched, scale: Tensor | None) -> None:
+    def after_backward(self, one: Trained, scale: Tensor | None) -> None:
         """A backward of a loss with this scale has changed a model's gradients."""
         if self._latest is None or (scale is None and one not in self._gradients):
             return
@@ -123,18 +135,18 @@ class LossScales:
             one.scaled, draft.values["scale"] = True, own.scale
         own.divide(draft.values)
 
-    def after_unscale(self, one: Watched) -> None:
+    def after_unscale(self, one: Trained) -> None:
         """GradScaler has divided a model's gradients."""
         if own := self._gradients.get(one):
             own.unscale()
 
-    def after_measuring_for_clip(self, one: Watched) -> None:
+    def after_measuring_for_clip(self, one: Trained) -> None:
         """A model's gradients are about to be clipped."""
         if own := self._gradients.get(one):
             own.divide(one.recorder.draft.values)
             own.clipped_at = own.by if own.clipped_at is None else own.clipped_at
 
-    def after_measuring_for_update(self, one: Watched) -> None:
+    def after_measuring_for_update(self, one: Trained) -> None:
         """A model's gradients are about to be used."""
         if self._latest is not None and (own := self._gradients.get(one)):
             values = one.recorder.draft.values
@@ -145,15 +157,32 @@ class LossScales:
                 elif own.stepped_at is None:
                     own.stepped_at = own.by
 
-    def clipped_at(self, one: Watched) -> float:
+    def with_notes(self, one: Trained, run: RunInfo) -> RunInfo:
+        """The same run with the max_norm that really applies to the gradients, as all norms are, and what is odd."""
+        scale = self.clipped_at(one)
+        notes = scaled_notes(run.max_norm, scale, self.stepped_at(one))
+        max_norm = None if run.max_norm is None else run.max_norm / scale
+        return replace(run, max_norm=max_norm, notes=(*run.notes, *notes))
+
+    def clipped_at(self, one: Trained) -> float:
         """The first loss scale that was in a model's gradients when they were clipped; 1 where none was."""
         own = self._gradients.get(one)
         return 1.0 if own is None or own.clipped_at is None else float(own.clipped_at)
 
-    def stepped_at(self, one: Watched) -> float:
+    def stepped_at(self, one: Trained) -> float:
         """The first loss scale that was in a model's gradients when its optimizer used them; 1 where none was."""
         own = self._gradients.get(one)
         return 1.0 if own is None or own.stepped_at is None else float(own.stepped_at)
+
+
+def scaled_notes(max_norm: float | None, clipped_at: float, stepped_at: float) -> Iterator[str]:
+    """What the script did with gradients that were still multiplied by these loss scales, if by any."""
+    norms = "; norms are given without it"
+    if clipped_at != 1:
+        at = "" if max_norm is None else f": a clip at {max_norm:g} acts as one at {max_norm / clipped_at:.3g}"
+        yield f"the script clips gradients that are still multiplied by its loss scale, {clipped_at:g}{at}{norms}"
+    if stepped_at != 1:
+        yield f"the optimizer steps on gradients that are multiplied by the loss scale, {stepped_at:g}{norms}"
 
 
 def without(value: Value, by: Tensor | None) -> Value:

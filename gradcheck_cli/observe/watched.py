@@ -23,6 +23,19 @@ MOST_CALLS = 256
 """A model that is called so often without a step is not looked into until there is one."""
 
 
+class Stamped:
+    """Some of an optimizer's parameters, to see which backward reaches them."""
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        every: list[Tensor] = [tensor for group in optimizer.param_groups for tensor in group["params"]]
+        self.tensors = every[:: max(1, len(every) // STAMPED)]
+
+    def stamps(self) -> list[tuple[int, int]]:
+        """What changes when a gradient does."""
+        gradients = [tensor.grad for tensor in self.tensors]
+        return [(0, 0) if gradient is None else (id(gradient), gradient._version) for gradient in gradients]
+
+
 class Watched:
     """`roots` are the modules of the model that are called.
 
@@ -44,9 +57,9 @@ class Watched:
         self.training, self.scaled, self.sees_loss, self.backwards = True, False, False, 0
         self._deliveries = deliveries
         self._ids = parameter_ids(optimizer)
-        tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
-        self._stamped: list[Tensor] = tensors[:: max(1, len(tensors) // STAMPED)]
-        self.device, self.precision = tensors[0].device, precision_of(tensors[0])
+        self._stamped = Stamped(optimizer)
+        first = self._stamped.tensors[0]
+        self.device, self.precision = first.device, precision_of(first)
         self._calls = self._known = 0
         self._in_closure = False
         self._handles = list(self._hooks())
@@ -62,8 +75,7 @@ class Watched:
 
     def stamps(self) -> list[tuple[int, int]]:
         """What changes when a gradient does."""
-        gradients = [tensor.grad for tensor in self._stamped]
-        return [(0, 0) if gradient is None else (id(gradient), gradient._version) for gradient in gradients]
+        return self._stamped.stamps()
 
     def holds(self, parameters: set[int]) -> bool:
         """Whether one of the parameters, by identity, is its optimizer's."""
@@ -121,7 +133,7 @@ class Watched:
         if trains():
             self._calls += 1
             if self._calls == 1 and self.recorder.taken == 0:
-                self.training, self.precision = self.model.training, precision_of(self._stamped[0])
+                self.training, self.precision = self.model.training, precision_of(self._stamped.tensors[0])
             if self._calls <= MOST_CALLS:
                 self.recorder.inputs.look(self._deliveries.find([*args, *kwargs.values()]), "input")
             elif self.recorder.draft.probing:
@@ -129,7 +141,7 @@ class Watched:
 
     def _before_layer(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         if trains():
-            self.precision = precision_of(self._stamped[0])
+            self.precision = precision_of(self._stamped.tensors[0])
             self._first_layer.remove()
 
     def _stop_probing(self) -> None:

@@ -123,13 +123,10 @@ def nothing_trained(script: Script, ended: str) -> TargetError:
 def finish(
     one: Watched, script: Script, settings: Settings, ended: str, is_one_of_several: bool, scales: LossScales
 ) -> Recording:
-    """What was recorded of one model. Its max_norm is what really applies to the gradients, as all norms are."""
+    """What was recorded of one model."""
     recording = one.recorder.recording(describe(one, script, settings, ended, is_one_of_several))
-    run, scale = recording.run, scales.clipped_at(one)
-    notes = (*compiled_note(recording), *scaled_notes(run.max_norm, scale, scales.stepped_at(one)))
-    max_norm = None if run.max_norm is None else run.max_norm / scale
-    parameters = tuple(with_later_groups(recording.parameters, one))
-    return replace(recording, run=replace(run, max_norm=max_norm, notes=notes), parameters=parameters)
+    run = scales.with_notes(one, replace(recording.run, notes=tuple(compiled_note(recording))))
+    return replace(recording, run=run, parameters=tuple(with_later_groups(recording.parameters, one)))
 
 
 def with_later_groups(parameters: Iterable[ParameterInfo], one: Watched) -> Iterator[ParameterInfo]:
@@ -139,16 +136,6 @@ def with_later_groups(parameters: Iterable[ParameterInfo], one: Watched) -> Iter
         later = now.get(info.name, info)
         is_new = later.in_optimizer and not info.in_optimizer
         yield replace(info, in_optimizer=True, group=later.group) if is_new else info
-
-
-def scaled_notes(max_norm: float | None, clipped_at: float, stepped_at: float) -> Iterator[str]:
-    """What the script did with gradients that were still multiplied by these loss scales, if by any."""
-    norms = "; norms are given without it"
-    if clipped_at != 1:
-        at = "" if max_norm is None else f": a clip at {max_norm:g} acts as one at {max_norm / clipped_at:.3g}"
-        yield f"the script clips gradients that are still multiplied by its loss scale, {clipped_at:g}{at}{norms}"
-    if stepped_at != 1:
-        yield f"the optimizer steps on gradients that are multiplied by the loss scale, {stepped_at:g}{norms}"
 
 
 def describe(one: Watched, script: Script, settings: Settings, ended: str, is_one_of_several: bool) -> RunInfo:

@@ -18,7 +18,9 @@ from torch.amp import GradScaler
 import gradcheck_cli
 from gradcheck_cli import archive
 from gradcheck_cli.errors import ConfigError, GradcheckError
+from gradcheck_cli.integrations.watching import Watch
 from tests.integrations.loops import Numbers, classify, network, state, total_norm, train, vectors
+from tests.observe.test_loss_scales import EVERY_USE, MAX_NORM, SCALE, Use, clip_and_step, scaled, step
 from tests.observe.test_neutrality import assert_same
 
 MODES: dict[str, Any] = {
@@ -56,6 +58,50 @@ def test_what_the_loop_does_is_in_the_report() -> None:
     run = watched.report().run
     assert (run.target, run.optimizer, run.device) == ("Sequential", "Adam", "cpu")
     assert (run.precision, run.uses_scaler, run.max_norm) == ("fp16", True, 0.1)
+
+
+def watch_scaled(use: Use) -> tuple[Watch, Any]:
+    torch.manual_seed(0)
+    with ExitStack() as stack:
+        opened: list[Watch] = []
+        trained = scaled(use)(
+            lambda model, optimizer: opened.append(stack.enter_context(gradcheck_cli.watch(model, optimizer)))
+        )
+    return opened[0], trained
+
+
+@pytest.mark.parametrize("use", EVERY_USE, ids=lambda use: use.__name__)
+def test_norms_and_losses_are_those_without_a_loss_scale(use: Use) -> None:
+    watched, trained = watch_scaled(use)
+    np.testing.assert_allclose(watched.recording.series.grad_norm, trained.norms[0], rtol=1e-6)
+    np.testing.assert_allclose(watched.recording.series.loss, trained.losses[0], rtol=1e-6)
+
+
+def test_a_loop_that_clips_or_steps_with_its_loss_scale_is_told_so() -> None:
+    clipped, stepped = (watch_scaled(use)[0].report().run for use in (clip_and_step, step))
+    assert clipped.max_norm == MAX_NORM / SCALE
+    assert "a clip at 1 acts as one at 0.000977" in clipped.notes[0]
+    assert "the optimizer steps on gradients that are multiplied by the loss scale, 1024" in stepped.notes[0]
+
+
+def test_a_loss_scale_is_only_in_the_gradients_that_its_backward_reached() -> None:
+    models, scaler = [network(), network()], GradScaler("cpu", init_scale=SCALE)
+    optimizers, norms, losses = [adam(model) for model in models], [], []
+    with ExitStack() as stack:
+        seen = [stack.enter_context(gradcheck_cli.watch(*pair)) for pair in zip(models, optimizers, strict=True)]
+        for batch in vectors():
+            losses.append([classify(model, batch) for model in models])
+            losses[-1][0].backward()
+            scaler.scale(losses[-1][1]).backward()
+            norms.append([total_norm(model.parameters()) for model in models])
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
+    plain, multiplied = np.transpose(norms)
+    np.testing.assert_allclose(seen[0].recording.series.grad_norm, plain, rtol=1e-6)
+    np.testing.assert_allclose(seen[1].recording.series.grad_norm, multiplied / SCALE, rtol=1e-6)
+    for watched, own in zip(seen, zip(*losses, strict=True), strict=True):
+        np.testing.assert_allclose(watched.recording.series.loss, [loss.item() for loss in own], rtol=1e-6)
 
 
 def by_closure(model: nn.Module, optimizer: torch.optim.Optimizer, keyword: bool) -> Numbers:
