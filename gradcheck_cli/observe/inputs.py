@@ -46,6 +46,8 @@ class Inputs:
     def look(self, batch: NumberedBatch, name: str) -> None:
         """Look at one; `name` is what its data are called."""
         self._first = self._first or batch
+        if are_finite(batch.data):  # names are for what is not
+            return
         for path, tensor in floating_tensors(batch.data, name):
             self._look_at(path, tensor, batch.index)
 
@@ -70,6 +72,16 @@ class Inputs:
                 (f"batch {index}: " if index >= 0 else "")
                 + f"{int(bad.sum())} of {bad.numel()} elements of {path}, the first {value} at {first}"
             )
+
+
+def are_finite(value: Any) -> bool:
+    """Whether a batch is seen at once to be nothing but tensors on the CPU, and finite."""
+    if isinstance(value, Tensor):
+        if not value.is_floating_point():
+            return True
+        sums = read(value)
+        return sums is not None and isfinite(sums[2])
+    return isinstance(value, (tuple, list)) and all(map(are_finite, value))
 
 
 def is_finite(tensor: Tensor) -> bool:

@@ -61,7 +61,7 @@ class Gradient:
         self.by = None if is_first else self.by
         if is_known:
             self._sample.choose()
-            self._sample.hold(not self._is_unscaled_first)  # a sound loop does not pay for it
+            self._sample.known = None if self._is_unscaled_first else self._sample.values()  # a sound loop needs none
             self._marks = self._sample.marks()
 
     def unscale(self) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from gradcheck_cli.observe.audit.sites import is_users, users_frames
+from gradcheck_cli.observe.audit.sites import USERS, users_frames
 from gradcheck_cli.observe.hooks import patched
 
 Found = Callable[[nn.Module, Optimizer, Sequence[nn.Module]], None]
@@ -142,7 +142,7 @@ def name_of(module: nn.Module, taken: Collection[str]) -> str:
 
     Variables go before what only an object in a variable has, as an agent has its `actor`.
     """
-    known = [pair for frame in users_frames(sys._getframe(1))[0] for pair in variables(frame)]
+    known = [pair for frame in users_frames(sys._getframe(1)) for pair in variables(frame)]
     held = (pair for _, value in known if is_of_users_class(value) for pair in attributes(value))
     names = [name for name, value in (*known, *held) if value is module and str(name).isidentifier()]
     first = next((name for name in names if name not in taken), names[0] if names else class_of(module))
@@ -174,4 +174,4 @@ def attributes(thing: Any) -> list[tuple[str, Any]]:
 def is_of_users_class(thing: Any) -> bool:
     """Whether the user wrote its class: whose else may do anything when asked for an attribute."""
     home = sys.modules.get(type(thing).__module__)
-    return is_users(getattr(home, "__file__", None) or "<")
+    return USERS[getattr(home, "__file__", None) or "<"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from math import nan
+from operator import attrgetter
 from types import TracebackType
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -32,6 +33,8 @@ from gradcheck_cli.observe.audit.stale import Suspect, find_stale, find_suspects
 Run = Callable[[], Any]
 SUSPECT_AT = 0
 MOST_COSINES = 50
+CHANGING = frozenset({"backward", "zero", "clip-norm", "clip-value", "unscale", "step"})
+NUMBER = attrgetter("number")
 
 
 class Auditor:
@@ -76,16 +79,15 @@ class Auditor:
 
     def on_backward(self, run: Run, losses: Any, gradient: Any, retains: bool) -> Any:
         self._look(self._all)
-        before = {one: one.marks() for one in self._all}
+        before = [(one, one.marks()) for one in self._all]
         values = {**describe(losses, gradient is not None), "retains": retains}
         result = run()
         self._memory = None
         reached = []
-        for one in self._all:
+        for one, marks in before:
             one.choose()
-            if one.marks() != before.get(one, ()):
+            if one.marks() != marks:
                 reached.append(one)
-                one.hold(self._journal.measuring)
                 one.hold_weights()
         values["inactive"] = self._modes.inactive(reached)
         self._note("backward", reached, **values)
@@ -98,7 +100,6 @@ class Auditor:
         for one, marks in before:
             if any(marks) and are_new(one.marks(), marks):
                 self._note("zero", [one], moved=one.moved)
-                one.hold(self._journal.measuring)
         return result
 
     def on_clip(self, run: Run, kind: str, parameters: list[Tensor], limit: float | Tensor) -> Any:
@@ -111,7 +112,6 @@ class Auditor:
             self._cosines += 1
         result = run()
         self._note(kind, clipped, norm=number_in(result), **values)
-        self._hold(clipped)
         return result
 
     def on_scale(self, scaler: GradScaler, scaled: Any) -> None:
@@ -130,7 +130,6 @@ class Auditor:
             self._note("unscale", [own], scale=number_in(scaler._scale), failed=True)
             raise
         self._note("unscale", [own], scale=number_in(scaler._scale))
-        self._hold([own])
         return result
 
     def on_scaler_step(self, run: Run, scaler: GradScaler, optimizer: Optimizer) -> Any:
@@ -160,7 +159,6 @@ class Auditor:
         own = self._known(optimizer)
         self._steps[own.number] = self._steps.get(own.number, 0) + 1
         self._note("step", [own], scaled=self._in_scaler, scale=self._scale)
-        self._hold([own])
         self._end_window()
 
     def on_scheduler(self, run: Run, scheduler: LRScheduler) -> Any:
@@ -196,7 +194,7 @@ class Auditor:
         note = self._replaced.get(site)
         if note is None:
             note = self._replaced[site] = Note(
-                "replace", numbers([owner] if owner else []), site, line, values={"count": 0}
+                "replace", (owner.number,) if owner else (), site, line, values={"count": 0}
             )
             self._journal.add(note)
         note.values["count"] = note.values["count"] + count_nonfinite(tensor)
@@ -219,26 +217,21 @@ class Auditor:
 
     def _look(self, gradients: Iterable[Gradients]) -> None:
         """Note what the gradients are now, where that is not what the last known call left."""
-        if not self._journal.measuring:
-            return
-        for one in gradients:
+        for one in gradients if self._journal.measuring else ():
             before, now = one.look()
             if not is_same(before, now):
                 self._note("look", [one], before=before, now=now, moved=one.moved)
 
-    def _hold(self, gradients: Iterable[Gradients]) -> None:
-        for one in gradients:
-            one.hold(self._journal.measuring)
-
     def _note(self, kind: str, gradients: Sequence[Gradients], **values: Any) -> None:
+        """Note a call; what it left in the gradients is known from here on."""
         site, line = self._sites.here()
-        self._journal.add(Note(kind, numbers(gradients), site, line, self._journal.measuring, values))
+        measuring = self._journal.measuring
+        self._journal.add(Note(kind, tuple(map(NUMBER, gradients)), site, line, measuring, values))
+        if measuring and kind in CHANGING:
+            for one in gradients:
+                one.known = one.values()
 
     def _end_window(self) -> None:
         self._replaced.clear()
         self._memory = None
         self._journal.end_window()
-
-
-def numbers(gradients: Sequence[Gradients]) -> tuple[int, ...]:
-    return tuple([one.number for one in gradients])

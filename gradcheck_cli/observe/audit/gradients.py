@@ -56,11 +56,11 @@ class Gradients:
 
     def marks(self) -> Marks:
         """Identity and version of each sampled gradient: they differ after any call that changed it."""
-        return [None if g is None else (id(g), g._version) for g in self._gradients()]
+        return [None if (p := one()) is None or (g := p.grad) is None else (id(g), g._version) for one in self._sample]
 
     def values(self) -> Sample:
         """A copy of some elements of the sampled gradients, on their device; None without any."""
-        gradients = self._gradients()
+        gradients = [None if (p := one()) is None else p.grad for one in self._sample]
         known = library.COMPILED.first(gradients, VALUES) if library.COMPILED and self._are_vectors else None
         if known is not None:
             return known or None
@@ -83,10 +83,6 @@ class Gradients:
         places = (address(p.grad) for p in self.parameters if p.grad is not None)
         return [place for place in places if place is not None]
 
-    def hold(self, measured: bool) -> None:
-        """What the gradients are now is known."""
-        self.known = self.values() if measured else None
-
     def look(self) -> tuple[Sample, Sample]:
         """What was known, and what the gradients are now, which is known from here on."""
         before, self.known = self.known, self.values()
@@ -103,9 +99,6 @@ class Gradients:
 
     def _versions(self) -> list[int]:
         return [p._version for one in self._sample if (p := one()) is not None]
-
-    def _gradients(self) -> list[Tensor | None]:
-        return [None if (p := one()) is None else p.grad for one in self._sample]
 
 
 def ends(tensors: list[Tensor]) -> list[Tensor]:
@@ -125,7 +118,7 @@ def is_same(before: Sample, now: Sample) -> bool:
 
 def are_new(now: Marks, before: Marks) -> bool:
     """Whether each gradient is gone or was changed."""
-    return all(new is None or new != old for new, old in zip(now, before, strict=True))
+    return not any(now) or all(new is None or new != old for new, old in zip(now, before, strict=True))
 
 
 def few(gradient: Tensor) -> Tensor | None:

@@ -36,10 +36,6 @@ class Note:
     measured: bool = True
     values: dict[str, Any] = field(default_factory=dict)
 
-    @property
-    def signature(self) -> tuple[Any, ...]:
-        return self.kind, self.optimizers, self.site, self.values.get("inactive")
-
 
 class Journal:
     """Notes by window: a window ends with a step of some optimizer."""
@@ -50,14 +46,14 @@ class Journal:
         self._windows = 0
         self._left_out = 0
         self._alike: Counter[tuple[Any, ...]] = Counter()
-
-    @property
-    def measuring(self) -> bool:
+        self._signature: list[tuple[Any, ...]] = []
+        self.measuring = True
         """Whether values of gradients are still looked at."""
-        return self._windows < FULL_WINDOWS
 
     def add(self, note: Note) -> None:
         self._window.append(note)
+        if not self.measuring and note.kind != "look":
+            self._signature.append((note.kind, note.optimizers, note.site, note.values.get("inactive")))
 
     def end_window(self) -> None:
         """Keep the window that just ended, or leave it out."""
@@ -69,10 +65,11 @@ class Journal:
         else:
             self._left_out += 1
         self._windows += 1
-        self._window = []
+        self._window, self._signature = [], []
+        self.measuring = self._windows < FULL_WINDOWS
 
     def _is_new(self) -> bool:
-        signature = tuple([note.signature for note in self._window if note.kind != "look"])
+        signature = tuple(self._signature)
         self._alike[signature] += 1
         return self._alike[signature] <= ALIKE
 

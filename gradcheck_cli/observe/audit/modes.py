@@ -48,6 +48,8 @@ class Modes:
 
     def inactive(self, reached: Iterable[Gradients]) -> tuple[int, ...]:
         """The modules in eval mode that hold parameters which just got gradients, and layers that this changes."""
+        if not self._tracked:
+            return ()
         reached = list(reached)
         return tuple(number for number, one in enumerate(self._tracked) if reached and holds(one, reached))
 

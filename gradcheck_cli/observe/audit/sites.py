@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import sysconfig
-from functools import cache
 from pathlib import Path
 from types import CodeType, FrameType
 
 import torch
 
+from gradcheck_cli.observe.native import library
 from gradcheck_cli.records import Location
 
 OWN = str(Path(__file__).resolve().parents[2]) + os.sep
@@ -30,10 +30,12 @@ class Sites:
 
     def here(self) -> tuple[int, Line | None]:
         """The number of the path that led here, and its innermost line; None without a line of the user's."""
-        frames, place = users_frames(sys._getframe(1))
+        place = library.COMPILED.users_path(USERS) if library.COMPILED else None
+        if place is None:
+            place = path_of(users_frames(sys._getframe(1)))
         known = self._known.get(place)
         if known is None:
-            known = self._known[place] = self._number(frames)
+            known = self._known[place] = self._number(users_frames(sys._getframe(1)))
         return known
 
     def _number(self, frames: list[FrameType]) -> tuple[int, Line | None]:
@@ -42,35 +44,40 @@ class Sites:
         return self._paths.setdefault(path, len(self._paths)), path[0] if path else None
 
 
-def users_frames(frame: FrameType | None) -> tuple[list[FrameType], tuple[int, ...]]:
-    """The user's frames from this one out to the script's own, and where in its code each of them is.
-
-    Which line that is takes longer to find out than all the rest.
-    """
-    frames, place = [], []
+def users_frames(frame: FrameType | None) -> list[FrameType]:
+    """The user's frames from this one out to the script's own."""
+    frames = []
     while frame is not None:
         code = frame.f_code
-        if is_users(code.co_filename):
+        if USERS[code.co_filename]:
             frames.append(frame)
-            place += [id(code), frame.f_lasti]
             if code.co_name == "<module>" and frame.f_globals.get("__name__") == "__main__":
                 break
         frame = frame.f_back
-    return frames, tuple(place)
+    return frames
 
 
-@cache
-def is_users(filename: str) -> bool:
-    """Whether a file is the user's own: none of gradcheck, torch, Python or an installed package."""
-    if "site-packages" in filename or "dist-packages" in filename:
-        return False
-    return not filename.startswith(("<", OWN, TORCH, STANDARD))
+def path_of(frames: list[FrameType]) -> tuple[int, ...]:
+    """`Reductions.users_path`; which lines these are takes longer to find out than all the rest."""
+    return tuple(number for frame in frames for number in (id(frame.f_code), frame.f_lasti))
+
+
+class Files(dict[str, bool]):
+    """Which files are the user's own: none of gradcheck, torch, Python or an installed package."""
+
+    def __missing__(self, name: str) -> bool:
+        installed = "site-packages" in name or "dist-packages" in name
+        self[name] = is_own = not installed and not name.startswith(("<", OWN, TORCH, STANDARD))
+        return is_own
+
+
+USERS = Files()
 
 
 def is_within(function: str, file_ending: str) -> bool:
     """Whether a function of that name, in a file of torch's that ends so, is running."""
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and not is_users(frame.f_code.co_filename):
+    while frame is not None and not USERS[frame.f_code.co_filename]:
         if frame.f_code.co_name == function and frame.f_code.co_filename.endswith(file_ending):
             return True
         frame = frame.f_back

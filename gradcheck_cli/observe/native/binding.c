@@ -8,6 +8,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "frames.h"
 #include "reductions.h"
 
 #define WORTH_LETTING_OTHERS_RUN (1 << 16)
@@ -285,6 +286,7 @@ static PyMethodDef METHODS[] = {
     {"variation", variation_of, METH_VARARGS, NULL},
     {"same_class", same_class, METH_VARARGS, NULL},
     {"sharpness", sharpness_of, METH_VARARGS, NULL},
+    {"users_path", users_path, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };
 

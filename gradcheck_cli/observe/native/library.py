@@ -6,7 +6,7 @@ None elsewhere, and calls of torch do the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, Protocol, TypeVar, cast
 
@@ -66,6 +66,11 @@ class Reductions(Protocol):
         """(queries, 2) of logits (..., n, keys): of each query, the standard deviation over the keys that it sees, and
         the entropy of its softmax over the log of their number. limits (n,) int64: the first so many; fewer than two
         give NaN.
+        """
+
+    def users_path(self, users: Mapping[str, bool], /) -> tuple[int, ...] | None:
+        """Of each of the user's frames, from the caller's out to the script's own: its code's identity, and where in
+        it. `users` tells of a file whether it is the user's. None before Python 3.11.
         """
 
 
