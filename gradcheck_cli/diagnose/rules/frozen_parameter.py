@@ -18,6 +18,8 @@ head was frozen along with the rest.
 
 ## How it decides
 
+Parameters that were released within the run, and got gradients, are not among them.
+
 One finding for the outermost module of which every parameter is frozen; a frozen parameter next to trainable ones is
 named itself. Modules whose names differ by their numbers only (`blocks.0.fc`, `blocks.1.fc`) share one finding, under
 `blocks.*.fc`.
@@ -36,7 +38,10 @@ from gradcheck_cli.records import Recording, Severity
 
 @rule("GC105", "frozen-parameter", Severity.INFO)
 def check(recording: Recording, limits: Limits) -> Iterator[Outcome]:
-    frozen = [parameter for parameter in recording.parameters if not parameter.requires_grad]
+    released = recording.statistics.has_gradient.any(axis=0).tolist()
+    frozen = [
+        p for p, has_trained in zip(recording.parameters, released, strict=True) if not (p.requires_grad or has_trained)
+    ]
     groups = by_topmost_module(frozen, recording.parameters)
     total = sum(parameter.numel for parameter in recording.parameters)
     for layer, like in by_pattern(list(groups)).items():

@@ -22,8 +22,9 @@ that becomes unstable. It often comes long before the loss shows anything.
 On log10 of the norm before clipping, over steps that are finite, not zero and not skipped by a GradScaler: the
 Theil-Sen slope (Sen 1968) times the length exceeds 1 decade, and the Mann-Kendall test for a monotone trend gives
 p < 0.01. Long runs are first condensed to 500 medians of consecutive steps. Being a median of slopes, it ignores
-spikes, and a rise within the first few steps that then stays, as after a zero initialisation. Not evaluated with fewer
-than 20 such steps.
+spikes, and a rise within the first few steps that then stays, as after a zero initialisation. Where parameters join the
+training for good, as when a backbone is released, the norm is one of more parameters: each stretch between is judged
+for itself, and the longest that grows is reported. Not evaluated with fewer than 20 such steps.
 """
 
 from __future__ import annotations
@@ -32,11 +33,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from gradcheck_cli.diagnose.joins import split_at_joins
 from gradcheck_cli.diagnose.limits import Limits
 from gradcheck_cli.diagnose.rule import Outcome, rule
 from gradcheck_cli.diagnose.statistics import condense, mann_kendall, median, theil_sen
 from gradcheck_cli.diagnose.wording import count
-from gradcheck_cli.records import Recording, Severity
+from gradcheck_cli.records import Finding, Floats, Recording, Severity
 
 FEWEST_STEPS = 20
 DECADES = 1.0
@@ -46,17 +48,24 @@ SIGNIFICANCE = 0.01
 @rule("GC204", "gradient-growth", Severity.WARNING)
 def check(recording: Recording, limits: Limits) -> Iterator[Outcome]:
     series = recording.series
-    norms = series.grad_norm[np.isfinite(series.grad_norm) & (series.grad_norm > 0) & ~series.skipped]
-    if len(norms) < FEWEST_STEPS:
-        yield check.skip(f"{count(len(norms), 'step')} with a finite gradient norm, {FEWEST_STEPS} are needed")
-        return
+    steps = np.flatnonzero(np.isfinite(series.grad_norm) & (series.grad_norm > 0) & ~series.skipped)
+    parts = sorted(split_at_joins(recording, steps), key=len, reverse=True)
+    longest = len(parts[0]) if parts else 0
+    if longest < FEWEST_STEPS:
+        yield check.skip(f"{count(longest, 'step')} with a finite gradient norm, {FEWEST_STEPS} are needed")
+    growing = (judge(series.grad_norm[part]) for part in parts if len(part) >= FEWEST_STEPS)
+    yield from [finding for finding in growing if finding is not None][:1]
+
+
+def judge(norms: Floats) -> Finding | None:
+    """The finding on (n,) norms that grow."""
     logs = condense(np.log10(norms))
     decades = theil_sen(logs) * (len(logs) - 1)
     trend = mann_kendall(logs)
     if not decades > DECADES or not trend.p < SIGNIFICANCE:
-        return
+        return None
     first, last = median(norms[:3]), median(norms[-3:])
-    yield check.finding(
+    return check.finding(
         f"gradient norms grow steadily by {decades:.2f} decades over {len(norms)} steps, from {first:.4g} to {last:.4g}"
         f" (p = {trend.p:.2g})",
         f"lower the learning rate or let it decay; clip with clip_grad_norm_(parameters, {first:.2g}); use weight decay"

@@ -23,7 +23,8 @@ On the log of the norm before clipping, over steps that are finite, not zero and
 exceeds the median of the last 128 steps by 6 robust sigmas (1.4826 times the median absolute deviation) and is at least
 twice that median. This needs 20 earlier steps. From the fourth step on, a norm 100 times the largest so far is a spike
 too. Spikes enter no later window; norms that jump and stay up are therefore reported step by step. A trend within the
-window widens the spread, and only larger spikes are seen. One finding a run:
+window widens the spread, and only larger spikes are seen. Where parameters join the training for good, as when a
+backbone is released, the norm is one of more parameters, and the windows begin anew. One finding a run:
 the worst step, all others in the evidence, and the parameters with the largest shares of that step's squared norm. Not
 evaluated with fewer than 4 such steps; with fewer than 21, by the second test only.
 """
@@ -35,11 +36,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from gradcheck_cli.diagnose.joins import split_at_joins
 from gradcheck_cli.diagnose.limits import Limits
 from gradcheck_cli.diagnose.rule import Outcome, rule
 from gradcheck_cli.diagnose.statistics import Spike, find_spikes
 from gradcheck_cli.diagnose.wording import count, describe_step, list_names, locate_step
-from gradcheck_cli.records import Finding, Ints, Recording, Severity
+from gradcheck_cli.records import Finding, Floats, Ints, Recording, Severity
 
 WINDOW = 128
 EARLIER_STEPS = 20
@@ -57,13 +59,23 @@ def check(recording: Recording, limits: Limits) -> Iterator[Outcome]:
     if len(steps) < FEWEST_STEPS:
         yield check.skip(f"{count(len(steps), 'step')} with a finite gradient norm, {FEWEST_STEPS} are needed")
         return
-    if len(steps) <= EARLIER_STEPS:
+    parts = split_at_joins(recording, steps)
+    if (longest := max(map(len, parts))) <= EARLIER_STEPS:
         yield check.skip(
-            f"{len(steps)} steps are too few for a median and its spread ({EARLIER_STEPS + 1} are needed): only a norm"
+            f"{longest} steps are too few for a median and its spread ({EARLIER_STEPS + 1} are needed): only a norm"
             f" of {JUMP_RATIO:.0f} times the largest so far would have been seen"
         )
-    spikes = find_spikes(
-        np.log(series.grad_norm[steps]),
+    spikes = [
+        spike for part in parts for spike in spikes_in(series.grad_norm, part, int(np.searchsorted(steps, part[0])))
+    ]
+    if spikes:
+        yield report(recording, steps, spikes)
+
+
+def spikes_in(norms: Floats, steps: Ints, offset: int) -> list[Spike]:
+    """Those at some of the steps, which are `offset` after the first of all."""
+    found = find_spikes(
+        np.log(norms[steps]),
         window=WINDOW,
         minimum=EARLIER_STEPS,
         sigmas=SIGMAS,
@@ -71,8 +83,7 @@ def check(recording: Recording, limits: Limits) -> Iterator[Outcome]:
         jump=math.log(JUMP_RATIO),
         jump_from=FEWEST_STEPS - 1,
     )
-    if spikes:
-        yield report(recording, steps, spikes)
+    return [spike._replace(position=spike.position + offset) for spike in found]
 
 
 def report(recording: Recording, steps: Ints, spikes: list[Spike]) -> Finding:
