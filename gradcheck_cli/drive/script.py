@@ -20,6 +20,7 @@ from types import CodeType, ModuleType
 from typing import Any
 
 from gradcheck_cli.drive.usercode import headline, is_users, user_code, users_frames
+from gradcheck_cli.drive.warned_lines import wrappers_unnamed
 from gradcheck_cli.errors import GradcheckError, TargetError
 from gradcheck_cli.targets import Script
 
@@ -37,7 +38,7 @@ def run(script: Script) -> None:
     KeyboardInterrupt passes, and is raised where the script answers one with `sys.exit`, as Lightning does. In a
     process that the script forked, nothing returns.
     """
-    with user_code(f"{script.words} failed", kind=TargetError), same_interrupts():
+    with user_code(f"{script.words} failed", kind=TargetError), same_interrupts(), wrappers_unnamed():
         try:
             with forks_ending_here():
                 execute(script)

@@ -27,7 +27,7 @@ class Instruments:
         heard = [] if compiled else [(info.name, module) for info, module in modules]
         frames = Frames()
         self._probes = Probes([modules[i][1] for i in self.probed], self._tallies, frames.is_open)
-        self._listener = Listener(heard, self._tallies, frames, self._probes.after)
+        self._listener = Listener(heard, self._tallies, frames, self._probes.told)
 
     def attach(self) -> None:
         """Look from now on."""

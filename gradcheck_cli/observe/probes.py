@@ -28,21 +28,22 @@ class Probes:
     def __init__(self, modules: Sequence[nn.Module], tallies: Tallies, is_inside: Callable[[], bool]) -> None:
         self._tallies, self._is_inside = tallies, is_inside
         self._hooks = [(module, self._hook(index)) for index, module in enumerate(modules)]
-        self._told: dict[int, Any] = {}
+        self.told: dict[int, Callable[..., None]] = {}
+        """By a module's identity, whom to give it, what it was called with and what it returns."""
         self._handles: list[RemovableHandle] = []
         self.output_numel: dict[int, int] = {}
         self.gradient_numel: dict[int, int] = {}
         self.seconds = 0.0
 
     def attach(self, is_told: bool) -> None:
-        """Watch from now on, by hooks unless `after` is told of all calls; `seconds` counts what that takes.
+        """Watch from now on, by hooks unless those in `told` are; `seconds` counts what that takes.
 
         A module with hooks of its own, which may change what it returns, always gets one, after those.
         """
         self.output_numel, self.gradient_numel, self.seconds = {}, {}, 0.0
         for module, hook in self._hooks:
             if is_told and not module._forward_hooks:
-                self._told[id(module)] = hook
+                self.told[id(module)] = hook
             else:
                 self._handles.append(module.register_forward_hook(hook))
 
@@ -50,13 +51,8 @@ class Probes:
         """Remove every hook."""
         for handle in self._handles:
             handle.remove()
-        self._handles, self._told = [], {}
-
-    def after(self, module: nn.Module, args: Any, output: Any) -> None:
-        """A module that was called returns this."""
-        hook = self._told.get(id(module))
-        if hook:
-            hook(module, args, output)
+        self._handles = []
+        self.told.clear()
 
     def _hook(self, index: int) -> Any:
         names = f"output.{index}", f"layer.{index}"

@@ -32,22 +32,18 @@ class Search:
 
     def __init__(self, found: Found) -> None:
         self._found = found
-        self._called: dict[Optimizer, list[nn.Module]] = {}
+        self.waiting: dict[Optimizer, list[nn.Module]] = {}
+        """Optimizers without a model, and which modules with parameters of theirs were called."""
         self._known: WeakSet[Optimizer] = WeakSet()
         self._looking = ExitStack()
-
-    @property
-    def waiting(self) -> bool:
-        """Whether there is an optimizer without a model."""
-        return bool(self._called)
 
     def add(self, optimizer: Optimizer) -> None:
         """An optimizer was made, or made again of a state, which it may do to itself."""
         if optimizer in self._known:
             return
-        if not self._called:
+        if not self.waiting:
             self._looking.enter_context(patched(nn.Module, "__call__", self._watch_call))
-        self._called[optimizer] = []
+        self.waiting[optimizer] = []
         self._known.add(optimizer)
 
     def others(self, optimizer: Optimizer) -> frozenset[int]:
@@ -61,7 +57,7 @@ class Search:
 
     def settle(self) -> None:
         """Decide for every optimizer that is still without a model: a backward begins."""
-        for optimizer, called in list(self._called.items()):
+        for optimizer, called in list(self.waiting.items()):
             model = holder_of(parameter_ids(optimizer)) or bundle(called)
             self._tell(model, optimizer, called or [model])
 
@@ -75,7 +71,7 @@ class Search:
 
     def _look(self, module: nn.Module) -> None:
         own = {id(parameter) for parameter in module.parameters()}
-        for optimizer, called in list(self._called.items()):
+        for optimizer, called in list(self.waiting.items()):
             wanted = parameter_ids(optimizer)
             if wanted <= own:
                 self._tell(module, optimizer, [module])
@@ -83,8 +79,8 @@ class Search:
                 called.append(module)
 
     def _tell(self, model: nn.Module, optimizer: Optimizer, roots: Sequence[nn.Module]) -> None:
-        del self._called[optimizer]
-        if not self._called:
+        del self.waiting[optimizer]
+        if not self.waiting:
             self._looking.close()
         self._found(model, optimizer, roots)
 

@@ -77,7 +77,8 @@ class Session:
 
     def before_backward(self, loss: Tensor) -> None:
         if torch._C._current_graph_task_id() == -1:
-            self._search.settle()
+            if self._search.waiting:
+                self._search.settle()
             self._reached = [(one, one.stamps()) for one in self.watched] if len(self.watched) > 1 else []
             if self._attempts < ATTEMPTS and not self.watched:
                 self._gradients = all_gradients()
@@ -86,7 +87,8 @@ class Session:
         if torch._C._current_graph_task_id() != -1:
             return
         loss, scale = self.scales.undo(loss)
-        self._find_hand_updates()
+        if not self.watched:
+            self._find_hand_updates()
         if len(self.watched) == len(self._reached):
             reached = [one for one, before in self._reached if one.stamps() != before]
         else:
@@ -115,7 +117,7 @@ class Session:
     def before_update(self, optimizer: Optimizer, has_closure: bool) -> None:
         if has_closure:
             self._in_closure = optimizer
-        else:
+        elif self._search.waiting:
             self._search.settle()
         for one in self.watched:
             if one.optimizer is optimizer:
@@ -153,7 +155,7 @@ class Session:
                 self.watched[-1].before_update(True)
 
     def _find_hand_updates(self) -> None:
-        if self.watched or self._attempts >= ATTEMPTS:
+        if self._attempts >= ATTEMPTS:
             return
         self._attempts += 1
         for model in modules_with_new_gradients(self._gradients):

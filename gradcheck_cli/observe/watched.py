@@ -86,7 +86,8 @@ class Watched:
         self.sees_loss = True
         self.backwards += self.recorder.taken == 0
         self.recorder.before_backward(loss)
-        self.recorder.after_backward(loss)
+        if self._in_closure:
+            self.recorder.after_backward(loss)
         if self.by_hand:
             self.recorder.measure_again()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -240,3 +241,31 @@ def test_one_that_does_not_train_is_refused(gradcheck: Gradcheck, write: Write) 
 @pytest.mark.usefixtures("script")
 def test_what_makes_no_sense_is_refused(arguments: list[str], words: list[str], gradcheck: Gradcheck) -> None:
     assert_refused(gradcheck("profile", *arguments), *words)
+
+
+WARNED = """
+    import torch
+    from tiny import *
+
+    model = net()
+    optimizer = sgd(model)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 3)
+    for inputs, targets in data(3):
+        scheduler.step()
+        optimizer.zero_grad()
+        mse(model(inputs), targets).backward()
+        torch.nn.utils.clip_grad_norm_((parameter for parameter in ()), 1.0)
+        optimizer.step()
+"""
+
+
+@pytest.mark.parametrize("command", ["profile", "audit", "nan-trace"])
+def test_torch_warns_of_the_lines_that_it_would_warn_of(
+    command: str, gradcheck: Gradcheck, write: Write, folder: Path
+) -> None:
+    write(WARNED)
+    alone = subprocess.run([sys.executable, "train.py"], cwd=folder, capture_output=True, text=True, check=True)
+    warned = [line for line in alone.stderr.splitlines() if "UserWarning" in line]
+    assert len(warned) == 2
+    watched = gradcheck(command, "train.py", "-f", "json")
+    assert [line for line in watched.stderr.splitlines() if "UserWarning" in line] == warned

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -318,3 +319,30 @@ def test_its_workers_know_its_classes(method: str, write: Write) -> None:
     write("train.py", PROCESSES)
     run(Script("train.py", (method,)))
     assert Path("seen").read_text() == str([*range(8), [9]])
+
+
+def test_a_script_shows_warnings_in_its_own_way(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[tuple[str, int]] = []
+
+    def known(message: Any, category: Any, filename: str, lineno: int, *_: Any) -> None:
+        shown.append((Path(filename).name, lineno))
+
+    monkeypatch.setattr(warnings, "showwarning", known)
+    write(
+        "train.py",
+        """
+        import warnings
+        warnings.warn("first")
+        before = warnings.showwarning
+        warnings.showwarning = lambda message, category, filename, lineno, *rest: before(message, category, "own", 7)
+        warnings.warn("second")
+        """,
+    )
+    run(Script("train.py"))
+    assert shown == [("train.py", 3), ("own", 7)]
+    assert warnings.showwarning is not known  # the script's stays, as everything of a script's does
+    write("train.py", "import warnings\nwarnings.warn('third')")
+    monkeypatch.setattr(warnings, "showwarning", known)
+    run(Script("train.py"))
+    assert shown[2:] == [("train.py", 2)]
+    assert warnings.showwarning is known

@@ -22,7 +22,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from gradcheck_cli.audit import LoopAudit, OptimizerSeen
 from gradcheck_cli.observe.audit.gradients import Gradients, address, are_new, is_same
-from gradcheck_cli.observe.audit.journal import Journal, Note
+from gradcheck_cli.observe.audit.journal import Journal
 from gradcheck_cli.observe.audit.losses import describe, mark_scaled
 from gradcheck_cli.observe.audit.measures import cosine_of_clamp, count_nonfinite, number_in
 from gradcheck_cli.observe.audit.modes import Modes
@@ -43,13 +43,14 @@ class Auditor:
     def __init__(self) -> None:
         self._journal, self._sites, self._modes = Journal(), Sites(), Modes()
         self._all: list[Gradients] = []  # of each optimizer that there is; never changed, but replaced
+        self._of: dict[int, Gradients] = {}  # the same by the optimizer's identity
         self._made: list[tuple[str, Line | None, int]] = []
         self._suspects: dict[int, list[Suspect]] = {}
         self._stale: dict[int, tuple[str, ...]] = {}
         self._steps: dict[int, int] = {}
         self._schedulers: WeakKeyDictionary[LRScheduler, int] = WeakKeyDictionary()
         self._scale: Tensor | float = nan
-        self._replaced: dict[int, Note] = {}
+        self._replaced: dict[int, dict[str, Any]] = {}
         self._memory: dict[int | None, Gradients] | None = None
         self._cosines = 0
         self._in_scaler = self._in_scheduler = self._in_mode = False
@@ -80,7 +81,7 @@ class Auditor:
     def on_backward(self, run: Run, losses: Any, gradient: Any, retains: bool) -> Any:
         self._look(self._all)
         before = [(one, one.marks()) for one in self._all]
-        values = {**describe(losses, gradient is not None), "retains": retains}
+        values = describe(losses, gradient is not None)
         result = run()
         self._memory = None
         reached = []
@@ -89,8 +90,8 @@ class Auditor:
             if one.marks() != marks:
                 reached.append(one)
                 one.hold_weights()
-        values["inactive"] = self._modes.inactive(reached)
-        self._note("backward", reached, **values)
+        values["retains"], values["inactive"] = retains, self._modes.inactive(reached)
+        self._note("backward", reached, values)
         return result
 
     def on_zero(self, run: Run) -> Any:
@@ -99,7 +100,7 @@ class Auditor:
         self._memory = None
         for one, marks in before:
             if any(marks) and are_new(one.marks(), marks):
-                self._note("zero", [one], moved=one.moved)
+                self._note("zero", [one], {"moved": one.moved})
         return result
 
     def on_clip(self, run: Run, kind: str, parameters: list[Tensor], limit: float | Tensor) -> Any:
@@ -111,7 +112,7 @@ class Auditor:
             values["cosine"] = cosine_of_clamp(parameters, limit)
             self._cosines += 1
         result = run()
-        self._note(kind, clipped, norm=number_in(result), **values)
+        self._note(kind, clipped, {"norm": number_in(result), **values})
         return result
 
     def on_scale(self, scaler: GradScaler, scaled: Any) -> None:
@@ -127,9 +128,9 @@ class Auditor:
         try:
             result = run()
         except RuntimeError:
-            self._note("unscale", [own], scale=number_in(scaler._scale), failed=True)
+            self._note("unscale", [own], {"scale": number_in(scaler._scale), "failed": True})
             raise
-        self._note("unscale", [own], scale=number_in(scaler._scale))
+        self._note("unscale", [own], {"scale": number_in(scaler._scale)})
         return result
 
     def on_scaler_step(self, run: Run, scaler: GradScaler, optimizer: Optimizer) -> Any:
@@ -141,11 +142,11 @@ class Auditor:
         finally:
             self._in_scaler = False
         if self._steps.get(own.number, 0) == before:
-            self._note("skipped", [own], scaled=True, scale=self._scale)
+            self._note("skipped", [own], {"scaled": True, "scale": self._scale})
             self._end_window()
         return result
 
-    def before_step(self, optimizer: Optimizer) -> None:
+    def before_step(self, optimizer: Optimizer, *_: Any) -> None:
         own = self._known(optimizer)
         self._look([own])
         steps = self._steps.get(own.number, 0)
@@ -155,10 +156,10 @@ class Auditor:
         elif suspects := self._suspects.pop(own.number, None):
             self._stale[own.number] = find_stale(own.parameters, suspects)
 
-    def after_step(self, optimizer: Optimizer) -> None:
+    def after_step(self, optimizer: Optimizer, *_: Any) -> None:
         own = self._known(optimizer)
         self._steps[own.number] = self._steps.get(own.number, 0) + 1
-        self._note("step", [own], scaled=self._in_scaler, scale=self._scale)
+        self._note("step", [own], {"scaled": self._in_scaler, "scale": self._scale})
         self._end_window()
 
     def on_scheduler(self, run: Run, scheduler: LRScheduler) -> Any:
@@ -166,7 +167,7 @@ class Auditor:
             return run()
         number = self._schedulers.setdefault(scheduler, len(self._schedulers))
         own = [one for one in self._all if one.optimizer is getattr(scheduler, "optimizer", one)]
-        self._note("scheduler", own, scheduler=number)
+        self._note("scheduler", own, {"scheduler": number})
         self._in_scheduler = True
         try:
             return run()
@@ -191,47 +192,44 @@ class Auditor:
         if owner is None and torch._C._current_graph_task_id() == -1:
             return
         site, line = self._sites.here()
-        note = self._replaced.get(site)
-        if note is None:
-            note = self._replaced[site] = Note(
-                "replace", (owner.number,) if owner else (), site, line, values={"count": 0}
-            )
-            self._journal.add(note)
-        note.values["count"] = note.values["count"] + count_nonfinite(tensor)
+        values = self._replaced.get(site)
+        if values is None:
+            values = self._replaced[site] = {"count": 0}
+            self._journal.add("replace", (owner.number,) if owner else (), site, line, values)
+        values["count"] = values["count"] + count_nonfinite(tensor)
 
     # What is done with it.
 
     def _known(self, optimizer: Optimizer) -> Gradients:
         """An optimizer's gradients; one that was made before the auditor came is new when it is met."""
-        for one in self._all:
-            if one.optimizer is optimizer:
-                return one
-        one = Gradients(optimizer, len(self._made), self._forget)
+        if one := self._of.get(id(optimizer)):
+            return one
+        one = self._of[id(optimizer)] = Gradients(optimizer, len(self._made), self._forget)
         self._all = [*self._all, one]
         self._made.append((type(optimizer).__name__, self._sites.here()[1], len(one.ids)))
         return one
 
     def _forget(self, _: object) -> None:
         """An optimizer is gone."""
-        self._all = [one for one in self._all if one.optimizer is not None]
+        self._of = {id(optimizer): one for one in self._all if (optimizer := one.optimizer) is not None}
+        self._all = [*self._of.values()]
 
     def _look(self, gradients: Iterable[Gradients]) -> None:
         """Note what the gradients are now, where that is not what the last known call left."""
         for one in gradients if self._journal.measuring else ():
             before, now = one.look()
             if not is_same(before, now):
-                self._note("look", [one], before=before, now=now, moved=one.moved)
+                self._note("look", [one], {"before": before, "now": now, "moved": one.moved})
 
-    def _note(self, kind: str, gradients: Sequence[Gradients], **values: Any) -> None:
+    def _note(self, kind: str, gradients: Sequence[Gradients], values: dict[str, Any]) -> None:
         """Note a call; what it left in the gradients is known from here on."""
-        site, line = self._sites.here()
-        measuring = self._journal.measuring
-        self._journal.add(Note(kind, tuple(map(NUMBER, gradients)), site, line, measuring, values))
-        if measuring and kind in CHANGING:
+        self._journal.add(kind, tuple(map(NUMBER, gradients)), *self._sites.here(), values)
+        if self._journal.measuring and kind in CHANGING:
             for one in gradients:
                 one.known = one.values()
 
     def _end_window(self) -> None:
-        self._replaced.clear()
+        if self._replaced:
+            self._replaced.clear()
         self._memory = None
         self._journal.end_window()

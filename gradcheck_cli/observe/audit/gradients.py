@@ -31,7 +31,7 @@ class Gradients:
         self._optimizer = ref(optimizer, forget)
         self._sample: list[ref[Tensor]] = []
         self._are_vectors = False
-        self._weights: list[int] = []
+        self._weights: list[int | None] = []
         self._ids: tuple[int, frozenset[int]] = (-1, frozenset())
 
     @property
@@ -56,6 +56,8 @@ class Gradients:
 
     def marks(self) -> Marks:
         """Identity and version of each sampled gradient: they differ after any call that changed it."""
+        if library.COMPILED:
+            return library.COMPILED.marks(self._sample)
         return [None if (p := one()) is None or (g := p.grad) is None else (id(g), g._version) for one in self._sample]
 
     def values(self) -> Sample:
@@ -97,8 +99,10 @@ class Gradients:
         """Whether the parameters were changed since `hold_weights`."""
         return self._versions() != self._weights
 
-    def _versions(self) -> list[int]:
-        return [p._version for one in self._sample if (p := one()) is not None]
+    def _versions(self) -> list[int | None]:
+        if library.COMPILED:
+            return library.COMPILED.versions(self._sample)
+        return [None if (p := one()) is None else p._version for one in self._sample]
 
 
 def ends(tensors: list[Tensor]) -> list[Tensor]:

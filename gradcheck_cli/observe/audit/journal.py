@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from math import nan
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -22,45 +21,47 @@ SAME = 1e-2
 """Two sampled gradients, one a multiple of the other, may differ by this much in half precision."""
 
 
-@dataclass(slots=True)
-class Note:
+class Note(NamedTuple):
     """An event while it may still be on the device; `values` are fields of LoopEvent, tensors among them.
 
     A `look` compares gradients `now` with what was known, `before`; what it found is decided on the host.
     """
 
     kind: str
-    optimizers: tuple[int, ...] = ()
-    site: int = -1
-    line: tuple[str, int] | None = None
-    measured: bool = True
-    values: dict[str, Any] = field(default_factory=dict)
+    optimizers: tuple[int, ...]
+    site: int
+    line: tuple[str, int] | None
+    measured: bool
+    values: dict[str, Any]
 
 
 class Journal:
     """Notes by window: a window ends with a step of some optimizer."""
 
     def __init__(self) -> None:
-        self._kept: list[Note] = []
-        self._window: list[Note] = []
+        self._kept: list[tuple[Any, ...]] = []  # fields of a Note, which takes longer to make than all the rest
+        self._window: list[tuple[Any, ...]] = []
         self._windows = 0
         self._left_out = 0
-        self._alike: Counter[tuple[Any, ...]] = Counter()
+        self._alike: dict[tuple[Any, ...], int] = {}
         self._signature: list[tuple[Any, ...]] = []
         self.measuring = True
         """Whether values of gradients are still looked at."""
 
-    def add(self, note: Note) -> None:
-        self._window.append(note)
-        if not self.measuring and note.kind != "look":
-            self._signature.append((note.kind, note.optimizers, note.site, note.values.get("inactive")))
+    def add(
+        self, kind: str, optimizers: tuple[int, ...], site: int, line: tuple[str, int] | None, values: dict[str, Any]
+    ) -> None:
+        """Write down an event, the fields of a Note."""
+        self._window.append((kind, optimizers, site, line, self.measuring, values))
+        if not self.measuring:
+            self._signature.append((kind, optimizers, site, values.get("inactive")))
 
     def end_window(self) -> None:
         """Keep the window that just ended, or leave it out."""
-        if self.measuring or (self._is_new() and len(self._kept) <= MOST_NOTES):
-            if self._left_out:
-                self._kept.append(Note("gap", values={"count": self._left_out}))
-            self._kept += self._window
+        signature = tuple(self._signature)
+        self._alike[signature] = alike = self._alike.get(signature, 0) + 1
+        if self.measuring or (alike <= ALIKE and len(self._kept) <= MOST_NOTES):
+            self._kept += [*gap(self._left_out), *self._window]
             self._left_out = 0
         else:
             self._left_out += 1
@@ -68,21 +69,20 @@ class Journal:
         self._window, self._signature = [], []
         self.measuring = self._windows < FULL_WINDOWS
 
-    def _is_new(self) -> bool:
-        signature = tuple(self._signature)
-        self._alike[signature] += 1
-        return self._alike[signature] <= ALIKE
-
     def events(self) -> tuple[LoopEvent, ...]:
         """All that was kept, as plain values; waits for the device."""
-        rest = [Note("gap", values={"count": self._left_out})] if self._left_out else []
-        notes = [*self._kept, *rest, *self._window]
+        notes = [Note(*fields) for fields in (*self._kept, *gap(self._left_out), *self._window)]
         places = [(note, name) for note in notes for name, value in note.values.items() if isinstance(value, Tensor)]
         arrays = to_host([note.values[name] for note, name in places])
         found: dict[tuple[int, str], Floats] = {
             (id(note), name): array for (note, name), array in zip(places, arrays, strict=True)
         }
         return tuple(event for note in notes if (event := settle(note, found)) is not None)
+
+
+def gap(left_out: int) -> Sequence[tuple[Any, ...]]:
+    """An event that stands for windows which were left out, if any were."""
+    return [("gap", (), -1, None, True, {"count": left_out})] if left_out else []
 
 
 def settle(note: Note, found: dict[tuple[int, str], Floats]) -> LoopEvent | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import wraps
+from functools import partial, wraps
 from types import GeneratorType
 from typing import Any, Protocol
 
@@ -32,8 +32,8 @@ class Listener(Protocol):
     def on_scale(self, scaler: GradScaler, scaled: Any) -> None: ...
     def on_unscale(self, run: Call, scaler: GradScaler, optimizer: Optimizer) -> Any: ...
     def on_scaler_step(self, run: Call, scaler: GradScaler, optimizer: Optimizer) -> Any: ...
-    def before_step(self, optimizer: Optimizer) -> None: ...
-    def after_step(self, optimizer: Optimizer) -> None: ...
+    def before_step(self, optimizer: Optimizer, *call: Any) -> None: ...
+    def after_step(self, optimizer: Optimizer, *call: Any) -> None: ...
     def on_scheduler(self, run: Call, scheduler: LRScheduler) -> Any: ...
     def on_mode(self, run: Call, module: nn.Module, training: bool) -> Any: ...
     def on_nan_to_num(self, tensor: Tensor) -> None: ...
@@ -44,8 +44,8 @@ def audited(listener: Listener) -> Iterator[None]:
     """Tell `listener` of every call for the length of the context; leaves nothing behind, whatever happens inside."""
     with ExitStack() as undo:
         for handle in (
-            register_optimizer_step_pre_hook(lambda optimizer, *_: listener.before_step(optimizer)),
-            register_optimizer_step_post_hook(lambda optimizer, *_: listener.after_step(optimizer)),
+            register_optimizer_step_pre_hook(listener.before_step),
+            register_optimizer_step_post_hook(listener.after_step),
         ):
             undo.callback(handle.remove)
         for home, name, wrap in homes(listener):
@@ -108,10 +108,7 @@ def around_backward(call: Call, listener: Listener) -> Call:
         tensors: Any, grad_tensors: Any = None, retain_graph: bool | None = None, *args: Any, **kwargs: Any
     ) -> Any:
         given = tensors if isinstance(tensors, Tensor) else tuple(tensors)  # it may be a generator
-
-        def run() -> Any:
-            return call(given, grad_tensors, retain_graph, *args, **kwargs)
-
+        run = partial(call, given, grad_tensors, retain_graph, *args, **kwargs)
         if torch._C._current_graph_task_id() != -1:  # gradient checkpointing, inside a backward
             return run()
         return listener.on_backward(run, given, grad_tensors, bool(retain_graph))
@@ -129,14 +126,14 @@ def around_init(call: Call, listener: Listener) -> Call:
 
 def around_zero(call: Call, listener: Listener) -> Call:
     def zero_grad(owner: Any, *args: Any, **kwargs: Any) -> Any:
-        return listener.on_zero(lambda: call(owner, *args, **kwargs))
+        return listener.on_zero(partial(call, owner, *args, **kwargs))
 
     return zero_grad
 
 
 def around_train(call: Call, listener: Listener) -> Call:
     def train(module: nn.Module, mode: bool = True) -> Any:
-        return listener.on_mode(lambda: call(module, mode), module, mode)
+        return listener.on_mode(partial(call, module, mode), module, mode)
 
     return train
 
@@ -151,7 +148,7 @@ def around_clip(call: Call, listener: Listener) -> Call:
         # The function warns of an empty generator: a used one has to remain one.
         given["parameters"] = (p for p in tensors) if isinstance(parameters, GeneratorType) else tensors
         limit = given["max_norm" if kind == "clip-norm" else "clip_value"]
-        return listener.on_clip(lambda: call(**given), kind, tensors, limit)
+        return listener.on_clip(partial(call, **given), kind, tensors, limit)
 
     return clip
 
@@ -170,14 +167,14 @@ def around_scaler(call: Call, tell: Call) -> Call:
     def method(scaler: GradScaler, optimizer: Optimizer, *args: Any, **kwargs: Any) -> Any:
         if not scaler.is_enabled():
             return call(scaler, optimizer, *args, **kwargs)
-        return tell(lambda: call(scaler, optimizer, *args, **kwargs), scaler, optimizer)
+        return tell(partial(call, scaler, optimizer, *args, **kwargs), scaler, optimizer)
 
     return method
 
 
 def around_scheduler(call: Call, listener: Listener) -> Call:
     def step(scheduler: LRScheduler, *args: Any, **kwargs: Any) -> Any:
-        return listener.on_scheduler(lambda: call(scheduler, *args, **kwargs), scheduler)
+        return listener.on_scheduler(partial(call, scheduler, *args, **kwargs), scheduler)
 
     return step
 

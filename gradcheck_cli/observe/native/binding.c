@@ -10,6 +10,7 @@
 
 #include "frames.h"
 #include "reductions.h"
+#include "stamps.h"
 
 #define WORTH_LETTING_OTHERS_RUN (1 << 16)
 
@@ -287,6 +288,8 @@ static PyMethodDef METHODS[] = {
     {"same_class", same_class, METH_VARARGS, NULL},
     {"sharpness", sharpness_of, METH_VARARGS, NULL},
     {"users_path", users_path, METH_O, NULL},
+    {"marks", marks_of, METH_O, NULL},
+    {"versions", versions_of, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };
 

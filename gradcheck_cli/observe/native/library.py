@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, Protocol, TypeVar, cast
+from weakref import ref
 
 import torch
 from torch import Tensor
@@ -72,6 +73,12 @@ class Reductions(Protocol):
         """Of each of the user's frames, from the caller's out to the script's own: its code's identity, and where in
         it. `users` tells of a file whether it is the user's. None before Python 3.11.
         """
+
+    def marks(self, references: list[ref[Tensor]], /) -> list[tuple[int, int] | None]:
+        """Of each parameter, identity and version of its gradient; None where there is none."""
+
+    def versions(self, references: list[ref[Tensor]], /) -> list[int | None]:
+        """Of each parameter, its version; None where it is gone."""
 
 
 def read(tensor: Tensor) -> Sums | None:

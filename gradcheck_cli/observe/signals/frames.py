@@ -54,43 +54,40 @@ class Frames:
     """The frames from the outermost call to the innermost."""
 
     def __init__(self) -> None:
-        self._open: list[Frame] = []
+        self.open: list[Frame] = []
         self._channels_second = False
-
-    def __len__(self) -> int:
-        return len(self._open)
 
     def is_open(self) -> bool:
         """Whether a call has not returned yet."""
-        return bool(self._open)
+        return bool(self.open)
 
     def enter(self, role: Role) -> None:
         """A module is called."""
-        self._open.append(Frame(role))
+        self.open.append(Frame(role))
 
     def leave(self, role: Role) -> None:
         """It returned, or what it called raised."""
-        while self._open and self._open.pop().role is not role:
+        while self.open and self.open.pop().role is not role:
             pass
         if role.is_layer:
             self._channels_second = role.channels_second
 
     def clear(self) -> None:
         """Forget every call."""
-        self._open.clear()
+        self.open.clear()
 
     @property
     def inner(self) -> nn.Module:
         """The innermost module at work."""
-        return self._open[-1].role.module
+        return self.open[-1].role.module
 
     def site(self, kind: str) -> Site:
         """Where a function of this kind is called; from the CALLS-th call within one call on, they share a site.
 
         An activation that is a module counts within the module around it, which may use it several times.
         """
-        inner = self._open[-1]
-        home = self._open[-2] if inner.role.is_function and len(self._open) > 1 else inner
+        inner = self.open[-1]
+        home = self.open[-2] if inner.role.is_function and len(self.open) > 1 else inner
         return Site(inner.role.name, kind, min(home.count((inner.role.name, kind)), CALLS - 1))
 
     def unit_dim(self, dims: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -29,15 +29,19 @@ class Listener:
     """Between `attach` and `detach` it adds to the tallies what `gradcheck_cli.signals` describes.
 
     Modules that gradient checkpointing calls again, within a backward, are left alone, and calls without gradients.
-    `after` is given every call of any module when it returned, with what it was given and what it returned.
+    `told` has, by a module's identity, who wants each call of it, with what it was given and what it returned.
     """
 
     def __init__(
-        self, modules: Sequence[tuple[str, nn.Module]], tallies: Tallies, frames: Frames, after: Callable[..., None]
+        self,
+        modules: Sequence[tuple[str, nn.Module]],
+        tallies: Tallies,
+        frames: Frames,
+        told: Mapping[int, Callable[..., None]],
     ) -> None:
         eager = [(name, module) for name, module in modules if not isinstance(module, torch.jit.ScriptModule)]
         self._handles: list[RemovableHandle] = []
-        self._frames, self._after = frames, after
+        self._frames, self._told = frames, told
         self.tallies = tallies
         self.functions = Functions(self._frames, self.tallies)
         self.lengths: dict[int, int] = {}
@@ -78,11 +82,11 @@ class Listener:
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         role = self._roles.get(id(module))
-        if role is None or is_recomputing() or not (self._frames or trains(args)):
+        if role is None or is_recomputing() or not (self._frames.open or trains(args)):
             return None
         self._frames.enter(role)
         if not self._heard_from and not role.is_quiet:
-            self._heard_from = len(self._frames)
+            self._heard_from = len(self._frames.open)
             self.functions.__enter__()  # type: ignore[no-untyped-call]
         if isinstance(module, nn.RNNBase) and args and self._first_pass:
             return self._watch_recurrence(role.name, module, args)
@@ -90,16 +94,17 @@ class Listener:
 
     def _leave(self, module: nn.Module, args: tuple[Any, ...], *rest: Any) -> None:
         *kwargs, output = rest  # torch leaves the keywords out where a forward raised
-        self._after(module, args, output)
+        if (wanted := self._told.get(id(module))) is not None:
+            wanted(module, args, output)
         role = self._roles.get(id(module))
-        if role is None or is_recomputing() or not self._frames:
+        if role is None or is_recomputing() or not self._frames.open:
             return
         began = perf_counter()
         if role.kind and not self._heard_from and is_measurable(output):
             with torch._C.DisableTorchFunction():
                 self.functions.measure_activation(role.kind, output)
         self._frames.leave(role)
-        if len(self._frames) < self._heard_from:
+        if len(self._frames.open) < self._heard_from:
             self._stop_hearing()
         if role.is_whole:
             with torch._C.DisableTorchFunction():

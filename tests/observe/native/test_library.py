@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from gradcheck_cli.observe.audit.gradients import Gradients
 from gradcheck_cli.observe.native import library
 from gradcheck_cli.observe.native.library import NAME, load, read
 from gradcheck_cli.observe.recorder import Recorder
@@ -307,3 +309,45 @@ def test_a_torch_that_says_less_in_one_call_is_asked_for_each() -> None:
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout
     assert ran.stdout.count(".") >= len(places)
+
+
+def test_marks_and_versions_of_parameters() -> None:
+    parameters = [nn.Parameter(torch.ones(3)) for _ in range(4)]
+    references = [ref(parameter) for parameter in parameters]
+    parameters[0].grad = first = torch.ones(3).mul_(2)
+    parameters[1].grad = second = torch.ones(3).to_sparse()
+    with torch.no_grad():
+        parameters[2].mul_(2).mul_(2)
+    del parameters[3]
+    held = sys.getrefcount(first), sys.getrefcount(parameters[0])
+    for _ in range(9):
+        assert COMPILED.marks(references) == [(id(first), 1), (id(second), second._version), None, None]
+        assert COMPILED.versions(references) == [0, 0, 2, None]
+    assert (sys.getrefcount(first), sys.getrefcount(parameters[0])) == held
+
+
+def test_gradients_have_the_same_marks_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 1))
+    optimizer = torch.optim.SGD(model.parameters())
+    gradients = Gradients(optimizer, 0)
+    model(torch.ones(2, 3)).sum().backward()
+    gradients.choose()
+    gradients.hold_weights()
+    seen = [gradients.marks(), gradients.moved]
+    optimizer.step()
+    model[1].bias.grad = None
+    seen += [gradients.marks(), gradients.moved]
+    assert [bool(mark) for mark in gradients.marks()] == [True, False]
+    monkeypatch.setattr(library, "COMPILED", None)
+    assert [gradients.marks(), gradients.moved] == seen[2:]
+    assert [seen[1], seen[3]] == [False, True]
+
+
+def test_what_is_no_list_of_references_is_refused() -> None:
+    assert library.COMPILED is not None
+    for function in (library.COMPILED.marks, library.COMPILED.versions):
+        for wrong in (None, (), [3]):
+            with pytest.raises(TypeError):
+                function(wrong)  # type: ignore[arg-type]
+        with pytest.raises(AttributeError):
+            function([int])  # type: ignore[list-item]  # which gives no parameter when it is called
