@@ -67,7 +67,7 @@ def make_report(command: str, recording: Recording, settings: Settings, error: G
         diagnosis=diagnosis,
         rules=tuple(rule.info for rule in rules_for(recording) if selected(rule, settings.select, settings.ignore)),
         parameter_count=count_elements(recording.parameters),
-        trainable_count=count_elements(filter(is_trainable, recording.parameters)),
+        trainable_count=count_elements(recording.trainable),
         exit_code=choose_exit_code(diagnosis.findings, settings, error),
         fail_on=settings.fail_on,
         error=error.message if error else "",
@@ -124,7 +124,7 @@ def make_trace_report(
         diagnosis=Diagnosis(findings, ()),
         rules=tuple(rule.info for rule in rules.values()),
         parameter_count=count_elements(parameters),
-        trainable_count=count_elements(filter(is_trainable, parameters)),
+        trainable_count=count_elements(one for one in parameters if one.requires_grad),
         exit_code=choose_exit_code(findings, settings, error),
         fail_on=settings.fail_on,
         error=error.message if error else "",
@@ -164,7 +164,7 @@ def make_clip_report(
         diagnosis=Diagnosis(findings, ill.not_evaluated if recording.parameters else ()),
         rules=tuple(rule.info for rule in rules),
         parameter_count=count_elements(recording.parameters),
-        trainable_count=count_elements(filter(is_trainable, recording.parameters)),
+        trainable_count=count_elements(recording.trainable),
         exit_code=choose_exit_code(findings, settings, error),
         fail_on=settings.fail_on,
         error=error.message if error else "",
@@ -184,11 +184,6 @@ def choose_exit_code(findings: Iterable[Finding], settings: Settings, error: Gra
 def count_elements(parameters: Iterable[ParameterInfo]) -> int:
     """How many elements the parameters have."""
     return sum(parameter.numel for parameter in parameters)
-
-
-def is_trainable(parameter: ParameterInfo) -> bool:
-    """Whether it gets a gradient."""
-    return parameter.requires_grad
 
 
 def outcomes(trace: NanTrace) -> Iterator[tuple[str, dict[str, Any]]]:

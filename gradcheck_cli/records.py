@@ -218,6 +218,13 @@ class Recording:
         called = [module for module in self.modules if module.probe is not None]
         return tuple(sorted(called, key=lambda module: module.probe or 0))
 
+    @property
+    def trainable(self) -> tuple[ParameterInfo, ...]:
+        """The parameters that required a gradient when the recording began, or were released and got one later."""
+        there = self.statistics.has_gradient
+        late = there.max(axis=0, initial=False) > there[:1].max(axis=0, initial=False)
+        return tuple(one for one, has in zip(self.parameters, late, strict=True) if one.requires_grad or has)
+
 
 @dataclass(frozen=True)
 class Finding:

@@ -139,7 +139,7 @@ def status(recording: Recording, columns: Ints, naming: Sequence[Finding]) -> st
     """The layer's `LayerSummary.status`, given the findings that name it."""
     if naming:
         return max(naming, key=lambda finding: finding.severity.rank).severity.value
-    if not any(recording.parameters[column].requires_grad for column in columns):
+    if not {recording.parameters[column] for column in columns} & {*recording.trainable}:
         return "frozen"
     if len(recording.statistics.steps) == 0:
         return "not recorded"

@@ -47,7 +47,7 @@ def upstream(cause: Placed, effect: Placed, recording: Recording) -> bool:
 
 def reaches_end(cause: Placed, effect: Placed, recording: Recording) -> bool:
     """The last layer that learns is among those of the effect."""
-    owners = {parameter.module for parameter in recording.parameters if parameter.requires_grad}
+    owners = {parameter.module for parameter in recording.trainable}
     return effect.extent.last >= max(
         (module.probe or 0 for module in recording.probed if module.name in owners), default=0
     )

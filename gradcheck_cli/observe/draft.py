@@ -27,8 +27,8 @@ class Probed:
 class Draft:
     """`values` may still be on the device; the rest is known at once.
 
-    `present` lists the parameters that had a gradient. The numbers of `probed` that are still on the device are
-    `values["numbers"]`.
+    `present` lists the parameters that had a gradient, `trainable` those that could have one. The numbers of `probed`
+    that are still on the device are `values["numbers"]`.
     """
 
     probing: bool
@@ -36,6 +36,7 @@ class Draft:
     lr: Sequence[float | Tensor] = ()
     values: dict[str, Value] = field(default_factory=dict)
     present: Sequence[int] = ()
+    trainable: Sequence[int] = ()
     measured: bool = False
     clipping: bool = False
     batch: int = -1

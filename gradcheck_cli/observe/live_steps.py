@@ -27,11 +27,10 @@ class LiveSteps:
         self,
         settings: RecorderSettings,
         parameters: Sequence[ParameterInfo],
-        trainable: Sequence[int],
         norms: Floats,
         probed: Sequence[str],
     ) -> None:
-        self._settings, self._trainable, self._probed = settings, np.array(trainable, dtype=np.int64), probed
+        self._settings, self._probed = settings, probed
         self._norms = norms.copy()
         self._names = list(dict.fromkeys(parameter.module for parameter in parameters))
         places = {name: place for place, name in enumerate(self._names)}
@@ -86,12 +85,13 @@ class LiveSteps:
 
     def _parameters(self, row: Row, probes: ProbeRow | None) -> Iterator[Column]:
         count = len(self._names)
-        self._norms[self._trainable] = weights = on_host(row.weights)
+        trainable = np.array(row.trainable, dtype=np.int64)
+        self._norms[trainable] = weights = on_host(row.weights)
         yield "parameter_norm", joint_norm(self._layer, self._norms, count), np.ones(count, dtype=np.bool_)
         if probes:
             ratio = probes.update_ratio
             known = np.isfinite(ratio) & (weights > 0)
-            layer, weights = self._layer[self._trainable[known]], weights[known]
+            layer, weights = self._layer[trainable[known]], weights[known]
             updates = joint_norm(layer, ratio[known] * weights, count)
             yield "update_ratio", updates / joint_norm(layer, weights, count), np.bincount(layer, minlength=count) > 0
 

@@ -18,13 +18,18 @@ def parameters_of(model: nn.Module, optimizer: Optimizer) -> list[tuple[Paramete
     Tied parameters keep the first of their names. What the optimizer holds beyond the model (a criterion's
     parameters, say) is called `optimizer.<group>.<index>`.
     """
-    groups = {id(p): number for number, group in enumerate(optimizer.param_groups) for p in group["params"]}
+    groups = groups_of(optimizer)
     names: dict[int, list[str]] = {}
     tensors: dict[int, nn.Parameter] = {}
     for name, parameter in named_with_ties(model, optimizer):
         names.setdefault(id(parameter), []).append(name)
         tensors[id(parameter)] = parameter
     return [(describe(names[key], tensors[key], groups.get(key)), tensors[key]) for key in names]
+
+
+def groups_of(optimizer: Optimizer) -> dict[int, int]:
+    """The number of each parameter's group, by the parameter's identity."""
+    return {id(p): number for number, group in enumerate(optimizer.param_groups) for p in group["params"]}
 
 
 def named_with_ties(model: nn.Module, optimizer: Optimizer) -> Iterator[tuple[str, nn.Parameter]]:

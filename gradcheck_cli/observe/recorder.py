@@ -24,7 +24,7 @@ from gradcheck_cli.observe.live_steps import LiveSteps
 from gradcheck_cli.observe.naming import modules_of, parameters_of
 from gradcheck_cli.observe.numerics import reducer_for
 from gradcheck_cli.observe.overhead import timed
-from gradcheck_cli.observe.parameters import Parameters, find_present
+from gradcheck_cli.observe.parameters import Parameters
 from gradcheck_cli.observe.recorder_settings import RecorderSettings
 from gradcheck_cli.observe.signals.noise import GradientPairs
 from gradcheck_cli.observe.signals.weights import measure_weights
@@ -49,8 +49,7 @@ class Recorder:
         self._optimizer = optimizer
         described = [one for one in parameters_of(model, optimizer) if id(one[1]) not in self._settings.without]
         self._parameters = [info for info, _ in described]
-        self._tensors = Parameters([parameter for _, parameter in described])
-        self._present: Sequence[int] = ()
+        self._tensors = Parameters([parameter for _, parameter in described], self._settings.peers.is_alone)
         self._before: Held = ()
         self._modules = modules_of(model, self._settings.eager)
         self.instruments, self._pairs = Instruments(self._modules), GradientPairs()
@@ -60,7 +59,7 @@ class Recorder:
         self.peers.prepare(self._tensors.tensors, len(self.instruments.probed))
         weights = measure_weights(described, {info.name: module for info, module in self._modules})
         norms, probed = self._norms(), [self._modules[i][0].name for i in self.instruments.probed]
-        live = LiveSteps(self._settings, self._parameters, self._tensors.trainable, norms, probed)
+        live = LiveSteps(self._settings, self._parameters, norms, probed)
         self._store = Store(norms, self._tensors.trainable, self._settings, weights, live)
         self._unscaled: dict[int, tuple[Tensor, Tensor]] = {}
         self._drafts: list[Draft] = []
@@ -121,8 +120,8 @@ class Recorder:
     def recording(self, run: RunInfo) -> Recording:
         """Everything recorded so far, as plain values."""
         self.flush()
-        modules, seen = [info for info, _ in self._modules], self.instruments
-        return self._store.recording(run, self._parameters, modules, seen.probed, self._norms(), seen.columns())
+        named = self._tensors.described(self._parameters, self._optimizer), [info for info, _ in self._modules]
+        return self._store.recording(run, *named, self.instruments.probed, self._norms(), self.instruments.columns())
 
     # Events, in the order of a training step.
 
@@ -192,8 +191,9 @@ class Recorder:
             return
         draft, gradients = self.draft, self._tensors.gradients()
         draft.values["statistics"] = statistics = self._reducer.measure(gradients)
+        draft.present = self._tensors.find_present(gradients, len(statistics))
         draft.values["weights"] = self._reducer.norms(self._tensors.trainable_values())
-        draft.present = self._present = find_present(gradients, len(statistics), self._present)
+        draft.trainable = self._tensors.trainable
         if self._pairs.held:
             draft.values.update(self._pairs.compare(gradients))
         if draft.probing:

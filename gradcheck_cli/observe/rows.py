@@ -31,11 +31,15 @@ NOTHING = np.empty((0, 6))
 
 
 class Row(NamedTuple):
-    """One step's statistics: (present, 6) for the parameters that had a gradient, (trainable,) parameter norms."""
+    """One step's statistics: (present, 6) for the parameters that had a gradient, (trainable,) parameter norms.
+
+    `present` and `trainable` say which parameters these are.
+    """
 
     step: int
     present: Sequence[int]
     statistics: Floats | Packed
+    trainable: Sequence[int]
     weights: Floats | Packed
 
 
@@ -46,6 +50,7 @@ class ProbeRow:
     """
 
     step: int
+    trainable: Sequence[int]
     weights: Floats | Packed
     updates: Floats | Packed | None
     largest: Floats | Packed | None

@@ -84,7 +84,7 @@ class Store:
                 self.ended = self._settings.reason_to_end(float(values.get("loss", 0)), of_gradients[0])
 
     def _add(self, draft: Draft, values: Values, entry: Sequence[float]) -> None:
-        row = Row(self.steps, draft.present, values.get("statistics", NOTHING), values["weights"])
+        row = Row(self.steps, draft.present, values.get("statistics", NOTHING), draft.trainable, values["weights"])
         self._series.extend(entry)
         self._lr.append(tuple(map(float, draft.lr)))
         self.nonfinite_input = self.nonfinite_input or draft.nonfinite_input
@@ -108,7 +108,7 @@ class Store:
         signals = {name: joined(calls) for name, calls in heard.items()}
         signals.update(times_of(values, scale))
         moved = values.get("updates"), values.get("largest")
-        self._probe_rows.append(ProbeRow(row.step, row.weights, *moved, output, gradient, signals))
+        self._probe_rows.append(ProbeRow(row.step, row.trainable, row.weights, *moved, output, gradient, signals))
 
     def _root_means(self, calls: Mapping[int, tuple[Calls, int]]) -> dict[int, float]:
         """RMS by probe, of so many elements each, from their sums of squares call by call."""
@@ -161,7 +161,7 @@ class Store:
         for number, row in enumerate(self._rows):
             statistics[number, row.present] = on_host(row.statistics)
             has_gradient[number, row.present] = True
-            norms[number, self._trainable] = on_host(row.weights)
+            norms[number, row.trainable] = on_host(row.weights)
         columns = {name: np.ascontiguousarray(statistics[:, :, i]) for i, name in enumerate(COLUMNS)}
         steps = np.array([row.step for row in self._rows], dtype=np.int64)
         return ParameterStatistics(steps=steps, has_gradient=has_gradient, parameter_norm=norms, **columns)
@@ -170,16 +170,16 @@ class Store:
         rows = self._probe_rows
         return Probes(
             steps=np.array([row.step for row in rows], dtype=np.int64),
-            update_ratio=self._by_parameter([row.update_ratio for row in rows]),
-            parameter_max=self._by_parameter([row.parameter_max for row in rows]),
+            update_ratio=self._by_parameter("update_ratio"),
+            parameter_max=self._by_parameter("parameter_max"),
             output_rms=self._by_module([row.output for row in rows]),
             output_grad_rms=self._by_module([row.gradient for row in rows]),
         )
 
-    def _by_parameter(self, rows: Sequence[Floats]) -> Floats:
-        table = np.full((len(rows), len(self._initial_norms)), NAN)
-        for number, row in enumerate(rows):
-            table[number, self._trainable] = row
+    def _by_parameter(self, name: str) -> Floats:
+        table = np.full((len(self._probe_rows), len(self._initial_norms)), NAN)
+        for number, row in enumerate(self._probe_rows):
+            table[number, row.trainable] = getattr(row, name)
         return table
 
     def _by_module(self, rows: Sequence[Mapping[int, float]]) -> Floats:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,14 +17,13 @@ from gradcheck_cli.judgement import check_selection, join_reports
 from gradcheck_cli.loggers import Log
 from gradcheck_cli.observe.audit.auditor import Auditor
 from gradcheck_cli.observe.loss_scales import LossScales
-from gradcheck_cli.observe.naming import parameters_of
 from gradcheck_cli.observe.peers import Peers
 from gradcheck_cli.observe.session import Session
 from gradcheck_cli.observe.watched import Watched
 from gradcheck_cli.pipeline.preparation import Progress, Watcher, versions
 from gradcheck_cli.pipeline.profiling import Enough, compiled_note, never, recorder_settings, run_eagerly
 from gradcheck_cli.pipeline.team import Team
-from gradcheck_cli.records import ParameterInfo, Recording, Report, RunInfo
+from gradcheck_cli.records import Recording, Report, RunInfo
 from gradcheck_cli.targets import Script
 
 Judge = Callable[[Recording, Settings, GradcheckError | None], Report]
@@ -125,17 +124,7 @@ def finish(
 ) -> Recording:
     """What was recorded of one model."""
     recording = one.recorder.recording(describe(one, script, settings, ended, is_one_of_several))
-    run = scales.with_notes(one, replace(recording.run, notes=tuple(compiled_note(recording))))
-    return replace(recording, run=run, parameters=tuple(with_later_groups(recording.parameters, one)))
-
-
-def with_later_groups(parameters: Iterable[ParameterInfo], one: Watched) -> Iterator[ParameterInfo]:
-    """The same parameters; some may have been given to the optimizer after its first step, with `add_param_group`."""
-    now = {info.name: info for info, _ in parameters_of(one.model, one.optimizer)}
-    for info in parameters:
-        later = now.get(info.name, info)
-        is_new = later.in_optimizer and not info.in_optimizer
-        yield replace(info, in_optimizer=True, group=later.group) if is_new else info
+    return replace(recording, run=scales.with_notes(one, replace(recording.run, notes=tuple(compiled_note(recording)))))
 
 
 def describe(one: Watched, script: Script, settings: Settings, ended: str, is_one_of_several: bool) -> RunInfo:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,12 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 
+from gradcheck_cli.config import Settings
 from gradcheck_cli.diagnose.diagnosis import diagnose
 from gradcheck_cli.drive.batches import windows
 from gradcheck_cli.drive.loop import LoopSettings, run
 from gradcheck_cli.drive.workload import Workload
+from gradcheck_cli.judgement import make_report
 from gradcheck_cli.observe import recorder as recorder_module
 from gradcheck_cli.observe.recorder import Recorder
 from gradcheck_cli.observe.recorder_settings import RecorderSettings
@@ -221,6 +224,38 @@ def test_parameters_used_on_some_steps_frozen_and_never() -> None:
     assert share["experts.0.weight"] == share["experts.1.weight"] == 0.5
     assert share["experts.2.weight"] == share["frozen.weight"] == 0
     assert np.isfinite(recording.statistics.parameter_norm).all()
+
+
+@pytest.mark.parametrize("held_back", [False, True])
+def test_released_parameters_are_measured_from_their_first_gradient_on(held_back: bool) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
+    model[0].requires_grad_(False)
+    optimizer = torch.optim.SGD((model[2] if held_back else model).parameters(), lr=0.1)
+    copies, told = [], []
+    with Recorder(model, optimizer, RecorderSettings(probe_every=1, tell=told.append)) as recorder:
+        for step in range(6):
+            if step == 3:
+                model[0].requires_grad_(True)
+                if held_back:
+                    optimizer.add_param_group({"params": list(model[0].parameters())})
+            copies.append([parameter.detach().clone() for parameter in model.parameters()])
+            optimizer.zero_grad()
+            model(torch.randn(8, 3)).square().mean().backward()
+            optimizer.step()
+    copies.append([parameter.detach().clone() for parameter in model.parameters()])
+    recording = recorder.recording(RUN)
+    assert [info.name for info in recording.parameters] == ["0.weight", "0.bias", "2.weight", "2.bias"]
+    norms = np.array([[float(tensor.norm()) for tensor in row] for row in copies])
+    moves = np.array([[float((new - old).norm()) for new, old in zip(*pair, strict=True)] for pair in pairwise(copies)])
+    ratio = np.where(np.arange(6)[:, None] < [[3, 3, 0, 0]], np.nan, moves / norms[:-1])
+    np.testing.assert_allclose(recording.probes.update_ratio, ratio, rtol=1e-6)
+    np.testing.assert_allclose(recording.statistics.parameter_norm, norms[:-1], rtol=1e-6)
+    assert ["update_ratio" in step.layers["0"] for step in told] == [False] * 3 + [True] * 3
+    released = make_report("profile", recording, Settings())
+    assert released.trainable_count == released.parameter_count == 21
+    (row,) = [layer for layer in released.layers if layer.name == "0"]
+    assert np.isfinite(row.update_ratio)
 
 
 def test_compiled_modules_are_left_alone_unless_run_eagerly() -> None:

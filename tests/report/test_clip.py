@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
@@ -281,16 +281,18 @@ def test_the_histogram_is_that_of_numpy() -> None:
 
 
 @given(values=st.lists(st.floats(1e-3, 1e3), min_size=2, max_size=60), threshold=st.floats(1e-4, 1e4))
+@example(values=[1.0, 0.0010000000000000002], threshold=0.001)
 @settings(max_examples=80, deadline=None)
 def test_a_threshold_is_marked_where_it_lies(values: list[float], threshold: float) -> None:
     output = show(changed("clip-needed", norms=np.array(values), candidates=(), max_norm=threshold))
     rows = [label.split(" to ") for label, _, mark in bins(output) if mark == "max_norm"]
-    if min(values) <= threshold <= max(values):
+    place, logs = np.log(threshold), np.log(values)  # which take two neighbouring numbers for one
+    if min(logs) <= place <= max(logs):
         ((low, high),) = rows
         assert float(low) * 0.99 <= threshold <= float(high) * 1.01
     else:
         assert not rows
-        assert f"  {'below' if threshold < min(values) else 'above'} all of them: max_norm" in output
+        assert f"  {'below' if place < min(logs) else 'above'} all of them: max_norm" in output
 
 
 def test_thresholds_beyond_the_norms_are_named_too() -> None:

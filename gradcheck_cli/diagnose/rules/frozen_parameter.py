@@ -29,8 +29,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from gradcheck_cli.diagnose.limits import Limits
 from gradcheck_cli.diagnose.rule import Outcome, rule
 from gradcheck_cli.diagnose.selection import by_pattern, by_topmost_module
@@ -40,8 +38,8 @@ from gradcheck_cli.records import Recording, Severity
 
 @rule("GC105", "frozen-parameter", Severity.INFO)
 def check(recording: Recording, limits: Limits) -> Iterator[Outcome]:
-    released = set(np.flatnonzero(recording.statistics.has_gradient.any(axis=0)).tolist())
-    frozen = [p for i, p in enumerate(recording.parameters) if not p.requires_grad and i not in released]
+    trainable = {*recording.trainable}
+    frozen = [parameter for parameter in recording.parameters if parameter not in trainable]
     groups = by_topmost_module(frozen, recording.parameters)
     total = sum(parameter.numel for parameter in recording.parameters)
     for layer, like in by_pattern(list(groups)).items():

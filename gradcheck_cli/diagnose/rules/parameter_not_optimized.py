@@ -13,13 +13,16 @@ even fall, because the rest of the network learns around it.
 ## How to fix
 
 1. Make the optimizer from all parameters: `AdamW(model.parameters())`, after the last layer has been added.
-2. With parameter groups, check that the groups together cover `model.named_parameters()`.
-3. If the parameter is meant to stay as it is, freeze it: `parameter.requires_grad_(False)`.
+2. One that is released on the way, with `requires_grad_(True)`, has to be given to an optimizer that was made
+   without it: `optimizer.add_param_group({"params": layer.parameters()})`.
+3. With parameter groups, check that the groups together cover `model.named_parameters()`.
+4. If the parameter is meant to stay as it is, freeze it: `parameter.requires_grad_(False)`.
 
 ## How it decides
 
-`requires_grad` is set, a gradient was recorded in at least one step, and no group of the optimizer holds the
-parameter. Not evaluated without an optimizer. One finding a module.
+`requires_grad` is set, from the start or since the parameter was released, a gradient was recorded in at least one
+step, and no group of the optimizer holds the parameter at the end. Not evaluated without an optimizer. One finding a
+module.
 """
 
 from __future__ import annotations
@@ -37,20 +40,15 @@ def check(recording: Recording, limits: Limits) -> Iterator[Outcome]:
     if not recording.run.has_optimizer:
         yield check.skip("the run has no optimizer")
         return
-    left_out = [
-        parameter
-        for index, parameter in enumerate(recording.parameters)
-        if parameter.requires_grad
-        and not parameter.in_optimizer
-        and bool(recording.statistics.has_gradient[:, index].any())
-    ]
+    reached = {recording.parameters[column] for column in recording.statistics.has_gradient.any(axis=0).nonzero()[0]}
+    left_out = [one for one in recording.trainable if one in reached and not one.in_optimizer]
     for module, parameters in by_module(left_out).items():
         names = [parameter.name for parameter in parameters]
         yield check.finding(
             f"{', '.join(names)} get{'s' if len(names) == 1 else ''} gradients but no optimizer holds them,"
             " so they never change",
-            "build the optimizer from model.parameters() after the last layer was added, or freeze them with"
-            " requires_grad_(False) if that is what you want",
+            "build the optimizer from model.parameters() after the last layer was added, give it what is"
+            " released later with add_param_group, or freeze them with requires_grad_(False) if that is what you want",
             layer=module,
             evidence={"parameters": names, "numel": sum(parameter.numel for parameter in parameters)},
         )

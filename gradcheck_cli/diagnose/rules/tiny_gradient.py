@@ -50,7 +50,7 @@ def check(recording: Recording, limits: Limits) -> Iterator[Outcome]:
     tiny = {name for name, norm in medians.items() if 0 < norm < limits.tiny}
     found = {
         module: [p for p in own if p.name in tiny]
-        for module, own in by_module(p for p in recording.parameters if p.requires_grad).items()
+        for module, own in by_module(recording.trainable).items()
         if is_tiny(own, tiny)
     }
     if len(found) > MOST_FINDINGS:

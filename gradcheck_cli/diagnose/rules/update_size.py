@@ -89,8 +89,9 @@ def check(recording: Recording, limits: Limits) -> Iterator[Outcome]:
 def by_group(recording: Recording) -> dict[int | None, list[int]]:
     """Trained weights of two or more dimensions, by optimizer group."""
     groups: dict[int | None, list[int]] = {}
+    trainable = {*recording.trainable}
     for column, parameter in enumerate(recording.parameters):
-        if parameter.requires_grad and parameter.in_optimizer and len(parameter.shape) >= 2:
+        if parameter in trainable and parameter.in_optimizer and len(parameter.shape) >= 2:
             groups.setdefault(parameter.group, []).append(column)
     return groups
 

@@ -58,7 +58,7 @@ def check(recording: Recording, limits: Limits) -> Iterator[Outcome]:
         yield check.skip(f"{recorded} recorded after the first update (step {first}), {FEWEST_STEPS} are needed")
         return
     zero, living = classify(recording, after)
-    weights = [p for p in recording.parameters if p.requires_grad and is_matrix(p)]
+    weights = [p for p in recording.trainable if is_matrix(p)]
     for layer, group in by_topmost_module([p for p in weights if p.name in zero], weights).items():
         yield report(recording, layer, group, zero, living, int(after.sum()))
 
@@ -88,7 +88,7 @@ def report(
     recording: Recording, layer: str, group: list[ParameterInfo], zero: set[str], living: set[str], steps: int
 ) -> Finding:
     owners = {p.module for p in group}
-    vectors = [p.name for p in recording.parameters if p.requires_grad and not is_matrix(p) and p.module in owners]
+    vectors = [p.name for p in recording.trainable if not is_matrix(p) and p.module in owners]
     names = [p.name for p in group] + [name for name in vectors if name in zero]
     alive = [name for name in vectors if name in living]
     spared = spared_siblings(recording, group, living)
