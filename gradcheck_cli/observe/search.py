@@ -138,7 +138,8 @@ def name_of(module: nn.Module, taken: Collection[str]) -> str:
 
     Variables go before what only an object in a variable has, as an agent has its `actor`.
     """
-    known = [pair for frame in users_frames(sys._getframe(1)) for pair in variables(frame)]
+    frames = reversed(users_frames(sys._getframe(1)))  # the script calls it teacher, its function model
+    known = [pair for frame in frames for pair in variables(frame)]
     held = (pair for _, value in known if is_of_users_class(value) for pair in attributes(value))
     names = [name for name, value in (*known, *held) if value is module and str(name).isidentifier()]
     first = next((name for name in names if name not in taken), names[0] if names else class_of(module))

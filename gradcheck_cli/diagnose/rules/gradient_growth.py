@@ -22,7 +22,10 @@ that becomes unstable. It often comes long before the loss shows anything.
 On log10 of the norm before clipping, over steps that are finite, not zero and not skipped by a GradScaler: the
 Theil-Sen slope (Sen 1968) times the length exceeds 1 decade, and the Mann-Kendall test for a monotone trend gives
 p < 0.01. Long runs are first condensed to 500 medians of consecutive steps. Being a median of slopes, it ignores
-spikes, and a rise within the first few steps that then stays, as after a zero initialisation. Where parameters join the
+spikes, and a rise within the first few steps that then stays, as after a zero initialisation. A network that begins on
+a plateau and then learns is healthy: its norm grows because the loss falls ever faster. That is taken for the reason
+where the loss falls by the Mann-Kendall test (p < 0.01) in the second half of those steps, and at least twice as far as
+in the first, by medians of quarters. Where parameters join the
 training for good, as when a backbone is released, the norm is one of more parameters: each stretch between is judged
 for itself, and the longest that grows is reported. Not evaluated with fewer than 20 such steps.
 """
@@ -43,6 +46,7 @@ from gradcheck_cli.records import Finding, Floats, Recording, Severity
 FEWEST_STEPS = 20
 DECADES = 1.0
 SIGNIFICANCE = 0.01
+LATER = 2.0
 
 
 @rule("GC204", "gradient-growth", Severity.WARNING)
@@ -53,8 +57,20 @@ def check(recording: Recording, limits: Limits) -> Iterator[Outcome]:
     longest = len(parts[0]) if parts else 0
     if longest < FEWEST_STEPS:
         yield check.skip(f"{count(longest, 'step')} with a finite gradient norm, {FEWEST_STEPS} are needed")
-    growing = (judge(series.grad_norm[part]) for part in parts if len(part) >= FEWEST_STEPS)
+    long = [part for part in parts if len(part) >= FEWEST_STEPS and not leaves_plateau(series.loss[part])]
+    growing = (judge(series.grad_norm[part]) for part in long)
     yield from [finding for finding in growing if finding is not None][:1]
+
+
+def leaves_plateau(losses: Floats) -> bool:
+    """Whether (n,) losses begin to fall late: then gradients are small at first, and grow because it is learning."""
+    known = condense(losses[np.isfinite(losses)])
+    if len(known) < FEWEST_STEPS:
+        return False
+    quarters = [median(part) for part in np.array_split(known, 4)]
+    late = quarters[2] - quarters[3]
+    trend = mann_kendall(known[len(known) // 2 :])
+    return trend.s < 0 and trend.p < SIGNIFICANCE and late > LATER * max(quarters[0] - quarters[1], 0.0)
 
 
 def judge(norms: Floats) -> Finding | None:

@@ -33,9 +33,11 @@ Too small:
 
 On each probed step, the RMS of the update over the RMS of the parameter, for weights of two or more dimensions; the
 median over those of one optimizer group. Too large is a warning where that exceeds 0.3 on the first step or 0.1 in the
-median over the probed steps. Weights that begin at less than a tenth of 1 / sqrt(fan-in), zero included (the last layer
-of a branch, LoRA's B), don't count there, for they have to grow, nor do vectors (LayerScale, biases, norms). Healthy
-models measure up to 0.1 on the first step and 0.07 in the median, young ones under Adam included.
+median over the probed steps; only information where the first step alone is too large and the loss of the next three,
+by their median, is no higher for it, as with RMSprop, whose first steps are ten times its later ones. Weights that
+begin at less than a tenth of 1 / sqrt(fan-in), zero included (the last layer of a branch, LoRA's B), don't count there,
+for they have to grow, nor do vectors (LayerScale, biases, norms). Healthy models measure up to 0.1 on the first step
+and 0.07 in the median, young ones under Adam included.
 
 Too small is a warning where the largest ratio of any weight with a gradient is under 1e-7 on all of the last three
 probed steps while the loss does not clearly fall (GC101); under 1e-6 it is information. Not while the learning rate
@@ -134,6 +136,7 @@ def large(recording: Recording, group: int | None, columns: Sequence[int], first
         else f"lower the learning rate by about {size / 0.01:.0f} times",
         layer=recording.parameters[columns[0]].module if len(columns) == 1 else None,
         step=int(recording.probes.steps[0]) if alone else None,
+        severity=Severity.INFO if alone and is_harmless(recording) else Severity.WARNING,
         evidence={
             "which": "too large",
             "group": group,
@@ -144,6 +147,12 @@ def large(recording: Recording, group: int | None, columns: Sequence[int], first
             "median_at": MEDIAN,
         },
     )
+
+
+def is_harmless(recording: Recording) -> bool:
+    """Whether the loss did not rise after the first step."""
+    loss = recording.series.loss
+    return len(loss) > FEWEST_PROBES and median(loss[1 : 1 + FEWEST_PROBES]) <= loss[0]
 
 
 def too_small(recording: Recording, ratios: Floats) -> Iterator[Outcome]:

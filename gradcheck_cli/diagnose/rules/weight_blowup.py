@@ -22,7 +22,8 @@ tenfold within one run are mostly on their way to divergence.
 A parameter's largest value exceeds 1e6 on a sampled step; or its RMS (norm / sqrt(numel)) at the end is ten times that
 of its first recorded step. Growth is judged only for tensors of two or more dimensions that began with an RMS of 1e-3
 or more: what is initialised at or near zero (LoRA's B, ReZero, the last layer of a residual branch) grows from there by
-any factor, and so does a bias that begins at 0.01. One finding a run, for the worst parameter, with all of them in the
+any factor, and so does a bias that begins at 0.01. What begins at less than a tenth of 1 / sqrt(fan-in), as the last
+layer of a policy, is compared with that tenth. One finding a run, for the worst parameter, with all of them in the
 evidence. Parameters that are not finite are GC303. Not evaluated without a recorded step.
 """
 
@@ -41,6 +42,7 @@ from gradcheck_cli.records import Floats, Recording, Severity
 LARGEST_VALUE = 1e6
 GROWTH = 10.0
 SMALLEST_START = 1e-3
+TINY_WEIGHT = 0.1
 
 
 @rule("GC306", "weight-blowup", Severity.WARNING)
@@ -89,8 +91,14 @@ def growth_factors(recording: Recording) -> Floats:
         return factors
     for index, parameter in enumerate(recording.parameters):
         norms = np.append(recording.statistics.parameter_norm[:, index], recording.final_parameter_norm[index])
-        start = float(norms[0]) / max(1, parameter.numel) ** 0.5
+        start, scale = float(norms[0]), max(1, parameter.numel) ** 0.5
         finite = norms[np.isfinite(norms)]
-        if len(parameter.shape) >= 2 and SMALLEST_START <= start < np.inf:
-            factors[index] = float(finite[-1]) / float(norms[0])
+        if len(parameter.shape) >= 2 and SMALLEST_START <= start / scale < np.inf:
+            factors[index] = float(finite[-1]) / max(start, smallest_size(recording, index) * scale)
     return factors
+
+
+def smallest_size(recording: Recording, index: int) -> float:
+    """The RMS under which a weight is smaller than usual initialisations make it; 0 where its fan-in is not known."""
+    fan_in = recording.signals.weights.fan_in[index] if recording.signals else np.inf
+    return TINY_WEIGHT / float(fan_in) ** 0.5 if fan_in > 0 else 0.0

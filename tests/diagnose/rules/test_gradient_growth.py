@@ -67,3 +67,33 @@ def test_a_trend_must_be_significant() -> None:
     assert theil_sen(logs) * 19 > 2
     assert 0.01 < mann_kendall(logs).p < 0.05
     assert silent(RULE, make_recording(steps=20, grad_norm=10**logs))
+
+
+def plateau(steps: int, learned: float, growth: float = 20.0) -> tuple[np.ndarray, np.ndarray]:
+    """Losses that stay for the first half, and gradient norms that grow all the way."""
+    late = np.concatenate([np.zeros(steps - steps // 2), np.linspace(0, learned, steps // 2)])
+    noise = np.random.default_rng(3).normal(0, 0.01, steps)
+    return 2.3 - late + noise, np.geomspace(1, growth, steps) * ripple(steps)
+
+
+@pytest.mark.parametrize("steps", [60, 90, 3000])
+def test_a_network_that_leaves_its_plateau_is_healthy(steps: int) -> None:
+    losses, norms = plateau(steps, 1.0)
+    assert silent(RULE, make_recording(steps=steps, grad_norm=norms, loss=losses))
+
+
+@pytest.mark.parametrize("learned", [0.0, -1.0])
+def test_growth_while_the_loss_stays_or_rises_is_not(learned: float) -> None:
+    losses, norms = plateau(90, learned)
+    assert findings(RULE, make_recording(steps=90, grad_norm=norms, loss=losses))
+
+
+def test_growth_while_the_loss_falls_as_it_did_before_is_not() -> None:
+    norms = np.geomspace(1, 20, 90) * ripple(90)
+    assert findings(RULE, make_recording(steps=90, grad_norm=norms, loss=np.linspace(2.3, 1, 90)))
+    assert findings(RULE, make_recording(steps=90, grad_norm=norms, loss=2.3 * np.exp(-np.arange(90) / 30)))
+
+
+def test_losses_that_are_not_known_excuse_nothing() -> None:
+    norms = np.geomspace(1, 20, 90) * ripple(90)
+    assert findings(RULE, make_recording(steps=90, grad_norm=norms, loss=np.full(90, np.nan)))

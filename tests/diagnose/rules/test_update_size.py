@@ -51,6 +51,16 @@ def test_a_large_first_update_alone_is_a_warning() -> None:
     assert silent(RULE, recorded(alike([0.29] + [0.01] * 6)))
 
 
+def test_a_large_first_update_that_did_no_harm_is_information() -> None:
+    ratios = alike([0.39] + [0.01] * 6)
+    (found,) = findings(RULE, recorded(ratios, loss=[3.8, 3.5, 3.4, 3.2] + [2.0] * 46))
+    assert found.severity is Severity.INFO
+    (found,) = findings(RULE, recorded(ratios, loss=[3.8, 3.5, 4.4, 5.2] + [2.0] * 46))
+    assert found.severity is Severity.WARNING
+    (found,) = findings(RULE, recorded(alike(0.39), loss=[3.8, 3.5, 3.4, 3.2] + [2.0] * 46))
+    assert found.severity is Severity.WARNING
+
+
 def test_the_median_over_the_steps_counts() -> None:
     assert findings(RULE, recorded(alike([0.01] * 3 + [0.11] * 4)))
     assert silent(RULE, recorded(alike([0.01] * 3 + [0.09] * 4)))

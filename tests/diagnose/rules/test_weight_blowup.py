@@ -9,6 +9,7 @@ from gradcheck_cli.diagnose.rules import weight_blowup
 from gradcheck_cli.records import Severity
 from tests.diagnose.outcomes import findings, reasons, silent
 from tests.diagnose.recordings import make_recording
+from tests.diagnose.signals import with_signals
 
 RULE = weight_blowup.check
 
@@ -66,3 +67,11 @@ def test_no_steps_at_all() -> None:
 def test_growth_is_judged_from_an_rms_of_a_thousandth(rms: float, expected: int) -> None:
     norms = {"fc1.weight": rms * np.sqrt(32) * np.geomspace(1, 20, 30)}
     assert len(findings(RULE, make_recording(parameter_norm=norms))) == expected
+
+
+@pytest.mark.parametrize(("last", "expected"), [(0.1, 0), (0.15, 1)])
+def test_a_layer_that_begins_tiny_is_compared_with_a_tenth_of_the_usual_size(last: float, expected: int) -> None:
+    rms = np.geomspace(0.00125, last, 30)  # a policy's head: orthogonal, gain 0.01; 1 / sqrt(64) is 0.125
+    grown = make_recording(parameters={"actor.weight": (2, 64)}, parameter_norm={"actor.weight": rms * np.sqrt(128)})
+    recording = with_signals(grown, weights={"actor.weight": (0.00125, 64.0, 2.0)})
+    assert len(findings(RULE, recording)) == expected
