@@ -21,16 +21,19 @@ from gradcheck_cli.records import (
 
 
 def summarise(recording: Recording, findings: Sequence[Finding]) -> tuple[LayerSummary, ...]:
-    """One summary per module that owns parameters, in the order of execution.
+    """One summary per module that owns parameters, in the order of execution; those that are in no module come last.
 
     A module that was never probed stands after the module registered before it. Values are medians over the
     recorded rows that have one, NaN where none has.
     """
     columns = {parameter.name: index for index, parameter in enumerate(recording.parameters)}
     owned = by_module(recording.parameters)
+    owners = in_execution_order([module for module in recording.modules if module.name in owned])
+    inside = {module.name for module in owners}
+    loose = [ModuleInfo(name, "Parameter") for name in owned if name not in inside]
     return tuple(
         summarise_module(recording, module, np.array([columns[p.name] for p in owned[module.name]]), findings)
-        for module in in_execution_order([module for module in recording.modules if module.name in owned])
+        for module in (*owners, *loose)
     )
 
 

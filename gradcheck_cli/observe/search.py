@@ -13,7 +13,7 @@ from typing import Any
 from weakref import WeakSet
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gradcheck_cli.observe.audit.sites import USERS, users_frames
@@ -133,22 +133,32 @@ def bundle(modules: Sequence[nn.Module]) -> nn.Module:
     return together
 
 
-def name_of(module: nn.Module, taken: Collection[str]) -> str:
-    """What the script calls a module, in a function that is running or its class; else the module's class.
-
-    Variables go before what only an object in a variable has, as an agent has its `actor`.
+def name_of(module: nn.Module, taken: Collection[str], trained: Sequence[Tensor] = ()) -> str:
+    """What the script calls a module; else what is in it, or its class. Of one without parameters, what the first
+    tensor is called that is trained in its place.
     """
-    frames = reversed(users_frames(sys._getframe(1)))  # the script calls it teacher, its function model
-    known = [pair for frame in frames for pair in variables(frame)]
-    held = (pair for _, value in known if is_of_users_class(value) for pair in attributes(value))
-    names = [name for name, value in (*known, *held) if value is module and str(name).isidentifier()]
-    first = next((name for name in names if name not in taken), names[0] if names else class_of(module))
+    has_parameters = any(True for _ in module.parameters())
+    names = names_of(module if has_parameters or not trained else trained[0]) or [description_of(module)]
+    first = next((name for name in names if name not in taken), names[0])
     numbered = (f"{first}_{number}" for number in count(2))
     return first if first not in taken else next(name for name in numbered if name not in taken)
 
 
-def class_of(module: nn.Module) -> str:
-    """In lower case, without what torch.compile makes of it."""
+def names_of(thing: object) -> list[str]:
+    """What it is called in the functions that are running, from the script's own on, or in their classes.
+
+    Variables go before what only an object in a variable has, as an agent has its `actor`.
+    """
+    frames = reversed(users_frames(sys._getframe(1)))  # the script calls it teacher, a function of it model
+    known = [pair for frame in frames for pair in variables(frame)]
+    held = (pair for _, value in known if is_of_users_class(value) for pair in attributes(value))
+    return [name for name, value in (*known, *held) if value is thing and str(name).isidentifier()]
+
+
+def description_of(module: nn.Module) -> str:
+    """The names of the modules in a bundle; else the class in lower case, without what torch.compile makes of it."""
+    if type(module) is nn.Module and module._modules:
+        return "_".join(module._modules)
     return type(getattr(module, "_orig_mod", module)).__name__.lower()
 
 

@@ -145,7 +145,7 @@ class Session:
             one.stop()  # its optimizer came late
             self.watched.remove(one)
         if any(parameter.requires_grad for group in optimizer.param_groups for parameter in group["params"]):
-            name = name_of(model, {one.name for one in self.watched})
+            name = name_of(model, {one.name for one in self.watched}, optimizer.param_groups[0]["params"])
             peers = self._peers_of(model)
             settings = replace(self._settings, without=self._search.others(optimizer), model=name, peers=peers)
             bare = model.module if isinstance(model, DistributedDataParallel) else model

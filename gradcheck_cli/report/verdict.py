@@ -48,7 +48,8 @@ def judge(report: Report) -> tuple[str, str, str]:
     reached = sum(layer.grad_rms > 0 for layer in report.layers)
     if reached == 0:
         return SYMBOLS["warning"], "warning", f"gradients reach none of {layers}" + remarks(steps)
-    through = f"all {layers}" if reached == len(report.layers) else f"{reached} of {layers}"
+    everywhere = f"all {layers}" if reached > 1 else "the only layer"
+    through = everywhere if reached == len(report.layers) else f"{reached} of {layers}"
     verb = "reach" if flow_in_doubt(report) else "flow through"
     return "✓", "ok", f"gradients {verb} {through}" + remarks(steps, *rest)
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from gradcheck_cli.diagnose.layers import summarise
 from tests.observe.session_loops import Made, Net, Trained, batches, sgd, train
 from tests.observe.sessions import RUN, assert_bare, nobody, state_of, watch
 
@@ -133,3 +134,40 @@ def test_a_name_is_the_scripts_own_and_keeps_nothing_alive() -> None:
         return Trained([trainer.policy], [trainer.optimizer])
 
     assert [one.name for one in watch(loop).watched] == ["policy"]
+
+
+def test_what_is_trained_without_a_module_has_its_variables_name() -> None:
+    def loop(made: Made) -> Trained:
+        left, right, log_alpha = Net(), Net(), torch.zeros((), requires_grad=True)
+        both = torch.optim.SGD([*left.parameters(), *right.parameters()], lr=0.01)
+        temperature = torch.optim.SGD([log_alpha], lr=0.01)
+        for x, y in batches():
+            both.zero_grad()
+            temperature.zero_grad()
+            (cross_entropy(left(x) + right(x), y) * log_alpha.exp()).backward()
+            both.step()
+            temperature.step()
+        return Trained([left, right], [both, temperature])
+
+    found = watch(loop)
+    assert [one.name for one in found.watched] == ["left_right", "log_alpha"]
+    (layer,) = summarise(found.recordings[1], ())
+    assert (layer.name, layer.type, layer.numel, layer.status) == ("optimizer.0", "Parameter", 1, "ok")
+    assert layer.grad_rms > 0
+
+
+def test_the_scripts_name_goes_before_that_of_its_function() -> None:
+    def train(model: Net, optimizer: torch.optim.Optimizer) -> None:
+        for x, y in batches():
+            optimizer.zero_grad()
+            cross_entropy(model(x), y).backward()
+            optimizer.step()
+
+    def loop(made: Made) -> Trained:
+        teacher, student = Net(), Net()
+        optimizers = [sgd(teacher), sgd(student)]
+        train(teacher, optimizers[0])
+        train(student, optimizers[1])
+        return Trained([teacher, student], optimizers)
+
+    assert [one.name for one in watch(loop).watched] == ["teacher", "student"]

@@ -115,7 +115,7 @@ def test_no_name_breaks_out(name: str, color: bool) -> None:
     assert visible.encode("utf-8")
     escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
     assert compact(visible).count(compact(escaped)) >= 4
-    assert visible.splitlines()[-1] == "✓ gradients reach all 1 layer (2 steps, 1 info)"
+    assert visible.splitlines()[-1] == "✓ gradients reach the only layer (2 steps, 1 info)"
 
 
 @settings(max_examples=60, deadline=None)
