@@ -120,8 +120,9 @@ def check_version(plain: dict[str, Any]) -> None:
 def assemble(plain: dict[str, Any], arrays: dict[str, Any]) -> Recording:
     """A recording from its JSON document and its arrays."""
     run = plain["run"]
+    unknown = {"series.examples": np.zeros(len(arrays["series.loss"]), dtype=np.int64)}  # in files of before
     parts = {
-        part: kind(**{field.name: arrays[f"{part}.{field.name}"] for field in dataclasses.fields(kind)})
+        part: kind(**{field.name: {**unknown, **arrays}[f"{part}.{field.name}"] for field in dataclasses.fields(kind)})
         for part, kind in ARRAYS.items()
     }
     return Recording(

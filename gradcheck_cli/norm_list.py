@@ -235,14 +235,13 @@ def assemble(run: RunInfo, norms: Floats, losses: Floats, skipped: Bools) -> Rec
     """A recording of nothing but these."""
     n = len(norms)
     unknown, zeros, counts = np.full(n, -1, dtype=np.int64), np.zeros(n), np.zeros(n, dtype=np.int64)
+    rest = zeros + np.nan, unknown, unknown, counts, counts
     steps, none, nowhere = np.empty(0, dtype=np.int64), np.empty((0, 0)), np.empty((0, 0), dtype=np.bool_)
     return Recording(
         run=run,
         parameters=(),
         modules=(),
-        series=Series(
-            losses, norms, norms, np.empty((n, 0)), zeros, zeros, skipped, zeros + np.nan, unknown, unknown, counts
-        ),
+        series=Series(losses, norms, norms, np.empty((n, 0)), zeros, zeros, skipped, *rest),
         statistics=ParameterStatistics(steps, none, none, none, none, none, none, none, nowhere),
         probes=Probes(steps, none, none, none, none),
         final_parameter_norm=np.empty(0),

@@ -128,7 +128,8 @@ class Series:
     Norms are L2 over all parameters, after unscaling; `grad_norm` before clipping, `grad_norm_clipped` after it
     (equal where nothing was clipped). `loss` is the mean over the accumulation window. `batch` is the index of
     the window's first batch within its epoch. `loss_scale` is NaN without a GradScaler. `seconds` is the whole
-    step, `overhead` the part of it that gradcheck took. `nonfinite_inputs` counts elements of the batches.
+    step, `overhead` the part of it that gradcheck took. `nonfinite_inputs` counts elements of the batches, `examples`
+    what they hold along their first dimension, over all calls of the model; 0 where that is not known.
     """
 
     loss: Floats
@@ -142,6 +143,7 @@ class Series:
     batch: Ints
     epoch: Ints
     nonfinite_inputs: Ints
+    examples: Ints
 
     def __len__(self) -> int:
         return len(self.loss)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -98,3 +99,10 @@ def test_examinations_survive() -> None:
     for examination in (Examination(scale, samples), Examination(scale), Examination(samples=samples), Examination()):
         recording = replace(make_recording(), examination=examination)
         assert_equal(loads(dumps(recording)), recording)
+
+
+def test_a_recording_made_before_examples_were_counted_can_be_read() -> None:
+    buffer = io.BytesIO()
+    with np.load(io.BytesIO(dumps(make_recording(examples=[4] * 30)))) as archive:
+        np.savez(buffer, **{name: archive[name] for name in archive.files if name != "series.examples"})
+    assert loads(buffer.getvalue()).series.examples.tolist() == [0] * 30

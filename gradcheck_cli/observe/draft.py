@@ -42,6 +42,7 @@ class Draft:
     batch: int = -1
     epoch: int = 0
     nonfinite_input: str = ""
+    examples: int = 0
     seconds: float = 0.0
     overhead: float = 0.0
     probed: Probed | None = None

@@ -36,6 +36,7 @@ class Inputs:
         self._first: NumberedBatch | None = None
         self._nonfinite: list[Value] = []
         self._where = ""
+        self._examples = 0
 
     def inspect(self, batches: Iterable[B]) -> Iterator[B]:
         """The same batches, each looked at when it is taken."""
@@ -46,6 +47,7 @@ class Inputs:
     def look(self, batch: NumberedBatch, name: str) -> None:
         """Look at one; `name` is what its data are called."""
         self._first = self._first or batch
+        self._examples += count_examples(batch.data)
         if are_finite(batch.data):  # names are for what is not
             return
         for path, tensor in floating_tensors(batch.data, name):
@@ -55,10 +57,10 @@ class Inputs:
         """Write down the notes since the last step, and begin anew."""
         if self._first is not None:
             draft.batch, draft.epoch = self._first.index, self._first.epoch
-        draft.nonfinite_input = self._where
+        draft.nonfinite_input, draft.examples = self._where, self._examples
         for number, count in enumerate(self._nonfinite):
             draft.values[f"input.{number}"] = count
-        self._first, self._nonfinite, self._where = None, [], ""
+        self._first, self._nonfinite, self._where, self._examples = None, [], "", 0
 
     def _look_at(self, path: str, tensor: Tensor, index: int) -> None:
         if not tensor.is_cpu:
@@ -72,6 +74,14 @@ class Inputs:
                 (f"batch {index}: " if index >= 0 else "")
                 + f"{int(bad.sum())} of {bad.numel()} elements of {path}, the first {value} at {first}"
             )
+
+
+def count_examples(value: Any) -> int:
+    """How many a batch holds: the length of the first tensor in it that has one, 0 without any."""
+    if isinstance(value, Tensor):
+        return value.shape[0] if value.dim() else 0
+    members = value.values() if isinstance(value, Mapping) else value if isinstance(value, (tuple, list)) else ()
+    return next((number for member in members if (number := count_examples(member))), 0)
 
 
 def are_finite(value: Any) -> bool:

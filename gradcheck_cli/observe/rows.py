@@ -25,6 +25,7 @@ SERIES: Mapping[str, type] = {
     "batch": np.int64,
     "epoch": np.int64,
     "nonfinite_inputs": np.int64,
+    "examples": np.int64,
 }
 NAN = float("nan")
 NOTHING = np.empty((0, 6))
@@ -86,6 +87,7 @@ def series_entry(draft: Draft, values: Values, norm: float, clipped: float) -> t
         draft.batch,
         draft.epoch,
         count_inputs(values) if "input.0" in values else 0.0,
+        draft.examples,
     )
 
 

@@ -90,6 +90,7 @@ class Hunt:
             batch=np.array([step.batch for step in seen], dtype=np.int64),
             epoch=np.array([step.epoch for step in seen], dtype=np.int64),
             nonfinite_inputs=np.zeros(len(seen), dtype=np.int64),
+            examples=np.zeros(len(seen), dtype=np.int64),
         )
 
     def _steps(self) -> Iterator[int]:

@@ -42,6 +42,7 @@ def make_recording(
     batch: Sequence[int] | None = None,
     epoch: Sequence[int] | None = None,
     nonfinite_inputs: Mapping[int, int] | None = None,
+    examples: Value = None,
     nonfinite_input: str = "",
     recorded: Sequence[int] | None = None,
     norms: Values | None = None,
@@ -103,6 +104,7 @@ def make_recording(
         batch=np.array(np.arange(steps) % 16 if batch is None else batch, dtype=np.int64),
         epoch=np.array(np.arange(steps) // 16 if epoch is None else epoch, dtype=np.int64),
         nonfinite_inputs=np.array([(nonfinite_inputs or {}).get(step, 0) for step in range(steps)], dtype=np.int64),
+        examples=spread(0 if examples is None else examples, steps).astype(np.int64),
     )
     rms = norm / np.array([sizes[name] for name in names])
     own_norm = table({name: 0.1 * sizes[name] for name in names} | dict(parameter_norm or {}), names, steps)

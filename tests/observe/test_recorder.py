@@ -292,6 +292,15 @@ def test_probes_come_on_the_first_three_steps_and_then_every_nth() -> None:
     assert record(classify(nn.Linear(6, 5)), steps=12, probe_every=0).probes.steps.tolist() == []
 
 
+@pytest.mark.parametrize(("accumulate", "expected"), [(1, [4, 4, 4, 2, 4]), (2, [8, 6, 8, 6, 8])])
+def test_the_examples_of_each_step_are_counted(accumulate: int, expected: list[int]) -> None:
+    data = [(torch.randn(size, 3), torch.randn(size, 1)) for size in (4, 4, 4, 2)]
+    model = nn.Linear(3, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    workload = Workload(model, data, lambda model, batch: functional.mse_loss(model(batch[0]), batch[1]), optimizer)
+    assert record(workload, accumulate=accumulate).series.examples.tolist() == expected
+
+
 def test_nonfinite_inputs_are_found_with_their_place() -> None:
     data = vectors()
     data[2][0][3, 1] = float("nan")

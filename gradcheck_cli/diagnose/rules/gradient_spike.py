@@ -22,11 +22,13 @@ al., "PaLM", 2022, section 5.1, who went back and skipped those batches).
 On the log of the norm before clipping, over steps that are finite, not zero and not skipped by a GradScaler: a spike
 exceeds the median of the last 128 steps by 6 robust sigmas (1.4826 times the median absolute deviation) and is at least
 twice that median. This needs 20 earlier steps. From the fourth step on, a norm 100 times the largest so far is a spike
-too. Spikes enter no later window; norms that jump and stay up are therefore reported step by step. A trend within the
-window widens the spread, and only larger spikes are seen. Where parameters join the training for good, as when a
-backbone is released, the norm is one of more parameters, and the windows begin anew. One finding a run:
-the worst step, all others in the evidence, and the parameters with the largest shares of that step's squared norm. Not
-evaluated with fewer than 4 such steps; with fewer than 21, by the second test only.
+too. A step with fewer examples than usual, as the last one of an epoch, may be higher by the square root of how many
+times fewer, which is what noise alone makes of it. Spikes enter no later window; norms that jump and stay up are
+therefore reported step by step. A trend within the window widens the spread, and only larger spikes are seen. Where
+parameters join the training for good, as when a backbone is released, the norm is one of more parameters, and the
+windows begin anew. One finding a run: the worst step, all others in the evidence, and the parameters with the largest
+shares of that step's squared norm. Not evaluated with fewer than 4 such steps; with fewer than 21, by the second test
+only.
 """
 
 from __future__ import annotations
@@ -65,17 +67,26 @@ def check(recording: Recording, limits: Limits) -> Iterator[Outcome]:
             f"{longest} steps are too few for a median and its spread ({EARLIER_STEPS + 1} are needed): only a norm"
             f" of {JUMP_RATIO:.0f} times the largest so far would have been seen"
         )
-    spikes = [
-        spike for part in parts for spike in spikes_in(series.grad_norm, part, int(np.searchsorted(steps, part[0])))
-    ]
+    logs = np.log(series.grad_norm[steps]) - small_batch_excess(series.examples[steps])
+    starts = [int(np.searchsorted(steps, part[0])) for part in parts]
+    spikes = [spike for start, part in zip(starts, parts, strict=True) for spike in spikes_in(logs, start, len(part))]
     if spikes:
         yield report(recording, steps, spikes)
 
 
-def spikes_in(norms: Floats, steps: Ints, offset: int) -> list[Spike]:
-    """Those at some of the steps, which are `offset` after the first of all."""
+def small_batch_excess(examples: Ints) -> Floats:
+    """(n,): how far the log of the norm lies higher than usual if all of a gradient is noise, of a step with fewer
+    examples than the median; 0 where these are not known. The noise of a mean of n falls with sqrt(n).
+    """
+    known = examples > 0
+    usual = np.median(examples[known]) if known.any() else 1.0
+    return np.where(known, np.maximum(0.5 * np.log(usual / np.maximum(examples, 1)), 0.0), 0.0)
+
+
+def spikes_in(logs: Floats, start: int, length: int) -> list[Spike]:
+    """Those at so many steps from one on, by the logs of all norms."""
     found = find_spikes(
-        np.log(norms[steps]),
+        logs[start : start + length],
         window=WINDOW,
         minimum=EARLIER_STEPS,
         sigmas=SIGMAS,
@@ -83,7 +94,7 @@ def spikes_in(norms: Floats, steps: Ints, offset: int) -> list[Spike]:
         jump=math.log(JUMP_RATIO),
         jump_from=FEWEST_STEPS - 1,
     )
-    return [spike._replace(position=spike.position + offset) for spike in found]
+    return [spike._replace(position=spike.position + start) for spike in found]
 
 
 def report(recording: Recording, steps: Ints, spikes: list[Spike]) -> Finding:

@@ -128,3 +128,19 @@ def test_the_five_largest_shares_are_named() -> None:
         f"layers.{i}.weight" for i in range(6, 1, -1)
     ]
     assert found.evidence["drivers"][0]["share"] == pytest.approx(49 / 140)
+
+
+@pytest.mark.parametrize(("last", "expected"), [(3.4, 0), (9.0, 1)])
+def test_a_small_last_batch_may_be_as_noisy_as_it_is_small(last: float, expected: int) -> None:
+    examples, norms = np.full(116, 64), ripple(116)
+    examples[28::29] = 5  # 1797 examples in batches of 64
+    norms[28::29] *= last
+    recording = make_recording(steps=116, grad_norm=norms, examples=examples)
+    assert len(findings(RULE, recording)) == expected
+    assert findings(RULE, make_recording(steps=116, grad_norm=norms))  # of batches that are not known
+
+
+def test_a_large_batch_excuses_nothing() -> None:
+    examples, norms = np.full(60, 64), ripple(60)
+    examples[40], norms[40] = 640, 4.0
+    assert findings(RULE, make_recording(steps=60, grad_norm=norms, examples=examples))
