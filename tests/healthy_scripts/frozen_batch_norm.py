@@ -36,8 +36,8 @@ class Net(nn.Module):
 
 
 m = Net()
-opt = torch.optim.SGD(m.parameters(), 0.05, momentum=0.9)
-for e in range(3):
+opt = torch.optim.SGD(m.parameters(), 0.02, momentum=0.9)
+for e in range(4):
     m.train()
     for i in torch.randperm(len(X)).split(64):
         opt.zero_grad()

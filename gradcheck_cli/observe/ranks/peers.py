@@ -119,7 +119,7 @@ class RankPeers:
         for draft, one in zip(drafts, values, strict=True):
             one.update({name: on_host(value) for name, value in one.items()})
             self._note(draft, one)
-        self._average_losses(values)
+        self._join_batches(drafts, values)
         self._add_up_calls(drafts, values)
         if len(self._shards.all) and drafts:
             Whole(self._shards, np.array(trainable)).make(drafts, values)
@@ -137,12 +137,15 @@ class RankPeers:
         if "checksums" in values:
             self._own.checksums.append(values.pop("checksums"))
 
-    def _average_losses(self, values: Sequence[Values]) -> None:
+    def _join_batches(self, drafts: Sequence[Draft], values: Sequence[Values]) -> None:
+        """The mean of the losses, and the sums of what the batches hold."""
         inputs = [[name for name in one if name.startswith("input.")] for one in values]
         bad = [sum(float(one[name]) for name in names) for one, names in zip(values, inputs, strict=True)]
         losses = [float(one.get("loss", float("nan"))) for one in values]
-        mean, total = np.split(self._group.add(np.array([*losses, *bad])), 2)
-        for number, (one, names) in enumerate(zip(values, inputs, strict=True)):
+        examples = [draft.examples for draft in drafts]
+        mean, total, whole = np.split(self._group.add(np.array([*losses, *bad, *examples])), 3)
+        for number, (draft, one, names) in enumerate(zip(drafts, values, inputs, strict=True)):
+            draft.examples = int(whole[number])
             for name in names:
                 del one[name]
             one["input.0"] = total[number]
