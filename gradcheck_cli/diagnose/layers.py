@@ -31,8 +31,15 @@ def summarise(recording: Recording, findings: Sequence[Finding]) -> tuple[LayerS
     owners = in_execution_order([module for module in recording.modules if module.name in owned])
     inside = {module.name for module in owners}
     loose = [ModuleInfo(name, "Parameter") for name in owned if name not in inside]
+    learning = {parameter.module for parameter in recording.trainable}
     return tuple(
-        summarise_module(recording, module, np.array([columns[p.name] for p in owned[module.name]]), findings)
+        summarise_module(
+            recording,
+            module,
+            np.array([columns[p.name] for p in owned[module.name]]),
+            findings,
+            module.name in learning,
+        )
         for module in (*owners, *loose)
     )
 
@@ -47,9 +54,9 @@ def in_execution_order(modules: Sequence[ModuleInfo]) -> list[ModuleInfo]:
 
 
 def summarise_module(
-    recording: Recording, module: ModuleInfo, columns: Ints, findings: Sequence[Finding]
+    recording: Recording, module: ModuleInfo, columns: Ints, findings: Sequence[Finding], learns: bool
 ) -> LayerSummary:
-    """Summarise the module whose own parameters are `columns` (n,) of the recording's."""
+    """Summarise the module whose own parameters are `columns` (n,) of the recording's; `learns`: not all are frozen."""
     parameters = [recording.parameters[column] for column in columns]
     naming = [finding for finding in findings if names(finding, module.name, parameters)]
     return LayerSummary(
@@ -63,7 +70,7 @@ def summarise_module(
         zero_fraction=zero_fraction(recording, columns),
         output_rms=probe_median(recording.probes.output_rms, module),
         output_grad_rms=probe_median(recording.probes.output_grad_rms, module),
-        status=status(recording, columns, naming),
+        status=status(recording, columns, naming, learns),
         codes=tuple(sorted({finding.code for finding in naming})),
     )
 
@@ -138,11 +145,11 @@ def median(values: Floats) -> float:
     return float(np.median(known)) if known.size else float("nan")
 
 
-def status(recording: Recording, columns: Ints, naming: Sequence[Finding]) -> str:
+def status(recording: Recording, columns: Ints, naming: Sequence[Finding], learns: bool) -> str:
     """The layer's `LayerSummary.status`, given the findings that name it."""
     if naming:
         return max(naming, key=lambda finding: finding.severity.rank).severity.value
-    if not {recording.parameters[column] for column in columns} & {*recording.trainable}:
+    if not learns:
         return "frozen"
     if len(recording.statistics.steps) == 0:
         return "not recorded"

@@ -20,14 +20,14 @@ that becomes unstable. It often comes long before the loss shows anything.
 ## How it decides
 
 On log10 of the norm before clipping, over steps that are finite, not zero and not skipped by a GradScaler: the
-Theil-Sen slope (Sen 1968) times the length exceeds 1 decade, and the Mann-Kendall test for a monotone trend gives
-p < 0.01. Long runs are first condensed to 500 medians of consecutive steps. Being a median of slopes, it ignores
-spikes, and a rise within the first few steps that then stays, as after a zero initialisation. A network that begins on
-a plateau and then learns is healthy: its norm grows because the loss falls ever faster. That is taken for the reason
+Theil-Sen slope (Sen 1968) times the length exceeds 1 decade, and the Mann-Kendall test for a monotone trend gives p <
+0.01. Long runs are first condensed to 500 medians of consecutive steps. Being a median of slopes, it ignores spikes,
+and a rise within the first few steps that then stays, as after a zero initialisation. A network that begins on a
+plateau and then learns is healthy: its norm grows because the loss falls ever faster. That is taken for the reason
 where the loss falls by the Mann-Kendall test (p < 0.01) in the second half of those steps, and at least twice as far as
-in the first, by medians of quarters. Where parameters join the
-training for good, as when a backbone is released, the norm is one of more parameters: each stretch between is judged
-for itself, and the longest that grows is reported. Not evaluated with fewer than 20 such steps.
+in the first, by medians of quarters. Where parameters join the training for good, as when a backbone is released, the
+norm is one of more parameters: each stretch between is judged for itself, and the longest that grows is reported. Not
+evaluated with fewer than 20 such steps.
 """
 
 from __future__ import annotations
